@@ -1,0 +1,1 @@
+"""What every operator needs around its kernels: probes of the machine, dispatch, self-tests, run-time compilation."""
