@@ -1,0 +1,80 @@
+"""ModelTransform: what quantizers and sparsifiers have in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from torch import nn
+
+from planish.config import Config as PluginConfig
+from planish.config import validate
+from planish.interfaces.plan import Plan
+
+
+class ModelTransform(ABC):
+    """Changes a model in place, in four phases: *plan, apply, step, finish*.
+
+    A transform object holds its options and nothing else that matters: state lives in parameters and buffers of the
+    modules that it put into the model, so that ``state_dict`` carries it and a resumed run continues bit-exactly.
+    A transform therefore finds its modules by walking the model that it is handed.
+    """
+
+    interface_version: ClassVar[int] = 1
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    Config: ClassVar[type[PluginConfig]]
+    """Options of the transform; a nested class that derives from :class:`planish.Config`."""
+
+    survives: ClassVar[frozenset[str]] = frozenset({"deepcopy", "pickle"})
+    """What a transformed model is claimed to survive: of ``deepcopy``, ``pickle``, ``compile``, ``ddp``, ``fsdp``.
+    The contract suite tests what is claimed."""
+
+    def __init__(self, config: Any = None, **options: Any) -> None:
+        """Create the transform.
+
+        Args:
+            config: An instance of ``Config``, or a mapping; None for the defaults.
+            options: Single options, in place of ``config``.
+
+        Raises:
+            ConfigError: An option is unknown or out of bounds.
+        """
+        self.config = validate(self.Config, options if config is None else config, where=self.name)
+
+    @abstractmethod
+    def plan(self, model: nn.Module, targets: Sequence[str] | None = None) -> Plan:
+        """Say what :meth:`apply` would change, without changing anything.
+
+        Args:
+            model: The model, untouched: neither its parameters, nor its buffers, hooks, mode or random state change.
+            targets: Glob patterns over qualified module names; None for what the method's paper would choose.
+
+        Returns:
+            Every module that would be touched, and for every matched module that would not, why.
+
+        Raises:
+            CompositionError: A pattern matches no module.
+        """
+
+    @abstractmethod
+    def apply(self, model: nn.Module, plan: Plan) -> None:
+        """Perform the plan in place, before the optimizer exists.
+
+        Parameters keep their identity wherever the method allows it. When it raises, the model is as it was.
+        """
+
+    def on_train_start(self, model: nn.Module, total_steps: int) -> None:  # noqa: B027 - optional
+        """Learn how many optimizer steps the run will have, before the first one (also after a resume)."""
+
+    def on_gradients(self, model: nn.Module, step: int) -> None:  # noqa: B027 - optional
+        """Change gradients before optimizer step ``step`` (from 0): they are accumulated, unscaled and clipped."""
+
+    def on_step(self, model: nn.Module, step: int) -> Mapping[str, float]:
+        """Drive schedules after ``step`` optimizer steps are done (from 1); return finite metrics by name."""
+        return {}
+
+    @abstractmethod
+    def finish(self, model: nn.Module) -> None:
+        """Turn the model into its deployable form, in place. A second call changes nothing."""

@@ -1,0 +1,1 @@
+"""Plugins: how they are declared (hookspecs), found and checked (manager), and looked up (registry)."""
