@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
 
 from planish.errors import UnsupportedError
-from planish.interfaces.transform import ModelTransform
-
-Progress = Callable[[int, int, str], None]
-"""``progress(done, total, what)``: called as work goes on; ``total`` is 0 where it is not known."""
+from planish.interfaces.transform import ModelTransform, Progress
 
 
 class Quantizer(ModelTransform):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import nn
@@ -11,6 +11,13 @@ from torch import nn
 from planish.config import Config as PluginConfig
 from planish.config import validate
 from planish.interfaces.plan import Plan
+
+Trial = Callable[["ModelTransform", int], list[dict[str, float]]]
+"""``trial(transform, steps)``: train a fresh copy of the model under ``transform`` for ``steps`` optimizer steps, on the
+run's own data order and seed, and return the metrics of each step."""
+
+Progress = Callable[[int, int, str], None]
+"""``progress(done, total, what)``: called as work goes on; ``total`` is 0 where it is not known."""
 
 
 class ModelTransform(ABC):
@@ -74,6 +81,19 @@ class ModelTransform(ABC):
     def on_step(self, model: nn.Module, step: int) -> Mapping[str, float]:
         """Drive schedules after ``step`` optimizer steps are done (from 1); return finite metrics by name."""
         return {}
+
+    @property
+    def needs_search(self) -> bool:
+        """Whether :meth:`search` has an option to choose before this transform can be applied."""
+        return False
+
+    def search(self, trial: Trial, progress: Progress | None = None) -> ModelTransform:
+        """Choose open options by short trial runs, and return the transform that has them."""
+        return self
+
+    def observer(self) -> ModelTransform | None:
+        """Return a transform that changes nothing and reports on a baseline what this one reports, or None."""
+        return None
 
     @abstractmethod
     def finish(self, model: nn.Module) -> None:

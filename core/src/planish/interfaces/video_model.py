@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from planish.config import Config as PluginConfig
 from planish.config import validate
 from planish.errors import DataError, did_you_mean
+from planish.interfaces.transform import Progress
 
 
 class Condition(StrEnum):
@@ -103,10 +104,6 @@ class VideoRequest:
     guidance_scale: float = 7.5
     seed: int = 0
     extra: Mapping[str, Any] = field(default_factory=dict)
-
-
-Progress = Callable[[int, int, str], None]
-"""``progress(done, total, what)``."""
 
 
 class VideoModel(ABC):
