@@ -13,8 +13,8 @@ from planish.config import validate
 from planish.interfaces.plan import Plan
 
 Trial = Callable[["ModelTransform", int], list[dict[str, float]]]
-"""``trial(transform, steps)``: train a fresh copy of the model under ``transform`` for ``steps`` optimizer steps, on the
-run's own data order and seed, and return the metrics of each step."""
+"""``trial(transform, steps)``: train a fresh copy of the model under ``transform`` for ``steps`` optimizer steps, on
+the run's own data order and seed, and return the metrics of each step."""
 
 Progress = Callable[[int, int, str], None]
 """``progress(done, total, what)``: called as work goes on; ``total`` is 0 where it is not known."""
