@@ -1,0 +1,64 @@
+"""Philox4x32-10 in torch's int64 arithmetic: the same random words as Triton's ``tl.philox``, on any device.
+
+Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_WORD = 0xFFFFFFFF
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
+_ROUNDS = 10
+
+
+def _multiply(multiplier: int, word: Tensor) -> tuple[Tensor, Tensor]:
+    """High and low 32 bits of the 64-bit product. It may wrap past 2^63; its bits are right all the same."""
+    product = word * multiplier
+    return (product >> 32) & _WORD, product & _WORD
+
+
+def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+    """Four random 32-bit words for each counter.
+
+    Args:
+        counter: four int64 tensors that broadcast, each holding a 32-bit word in ``[0, 2^32)``.
+        key: two int64 tensors that broadcast with them, likewise.
+
+    Returns:
+        Four int64 tensors of 32-bit words.
+    """
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(_ROUNDS):
+        high0, low0 = _multiply(_MULTIPLIERS[0], c0)
+        high1, low1 = _multiply(_MULTIPLIERS[1], c2)
+        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
+        k0, k1 = (k0 + _KEY_STEPS[0]) & _WORD, (k1 + _KEY_STEPS[1]) & _WORD
+    return c0, c1, c2, c3
+
+
+def group_uniforms(seed: Tensor, offset: Tensor, groups: int, channels: int, *, stream: int = 0) -> Tensor:
+    """One uniform for each group of four tokens of each channel, as the kernels draw them.
+
+    Four groups that follow each other in a channel share one Philox call: group ``g`` of channel ``c`` takes word
+    ``g % 4`` of the counter ``(g // 4) * channels + c`` (64 bits), with ``offset`` (64 bits) as the upper half of the
+    counter and ``seed`` as the key. The draws depend on nothing else: not on the layout, nor on the launch grid.
+
+    Args:
+        seed, offset: 0-d int64 tensors.
+        groups, channels: how many groups of tokens, and how many channels.
+        stream: an independent set of draws for estimators that need more than one uniform; the kernels use 0.
+
+    Returns:
+        float32 ``[groups, channels]`` in ``[0, 1)``, multiples of 2^-23 (so that ``1 + u`` is exact in float32).
+    """
+    device = seed.device
+    calls = torch.arange((groups + 3) // 4, dtype=torch.int64, device=device).unsqueeze(1)
+    counter = calls * channels + torch.arange(channels, dtype=torch.int64, device=device)
+    key = (seed & _WORD, ((seed >> 32) & _WORD) ^ stream)
+    words = philox((counter & _WORD, (counter >> 32) & _WORD, offset & _WORD, (offset >> 32) & _WORD), key)
+    uniforms = torch.stack(words, dim=1).reshape(-1, channels)[:groups]
+    return (uniforms >> 9).to(torch.float32) * 2.0**-23
