@@ -144,9 +144,7 @@ def mvue24(
     return _mvue24(grad.t(), seed, offset, method, impl).t()
 
 
-def mvue24_pack(
-    grad: Tensor, seed: int | Tensor, offset: int | Tensor, *, impl: str = "auto"
-) -> tuple[Tensor, Tensor]:
+def mvue24_pack(grad: Tensor, seed: int | Tensor, offset: int | Tensor, *, impl: str = "auto") -> tuple[Tensor, Tensor]:
     """``mvue24(grad, seed, offset).T`` in packed form, in one pass over ``grad``.
 
     Args:

@@ -22,11 +22,13 @@ _APPROXIMATE_FLOOR = 1.19e-7
 
 
 def _dominant(a: Tensor) -> Tensor:
-    """Bool ``[..., 4]``: the first magnitude that is no less than the three others together, if there is one."""
+    """Bool ``[..., 4]``: the magnitude that exceeds the three others together, if there is one.
+
+    A rounded sum is never less than a term of it, hence no group has two.
+    """
     a0, a1, a2, a3 = a.unbind(-1)
     low, high = a0 + a1, a2 + a3
-    candidates = torch.stack((a0 >= a1 + high, a1 >= a0 + high, a2 >= a3 + low, a3 >= a2 + low), dim=-1)
-    return candidates & (candidates.cumsum(-1) == 1)
+    return torch.stack((a0 > a1 + high, a1 > a0 + high, a2 > a3 + low, a3 > a2 + low), dim=-1)
 
 
 def _spread_non_finite(a: Tensor, kept: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:

@@ -33,62 +33,58 @@ def select24(x0, x1, x2, x3, ahead):
     """Keep two of four float32 values without bias and with the least variance.
 
     Args: the four values, and ``ahead = 1 + u`` from ``one_to_two``.
-    Returns ``k0, k1, k2, k3`` (int1; exactly two are set) and ``y0, y1, y2, y3`` (float32, zero where not kept). A
-    group that is not finite comes back as four NaN, with the first two kept.
+    Returns ``place, value, other_place, other_value``: two different places as one-hot int32 (1, 2, 4 or 8) and what
+    is kept there, in float32. The second value is zero where one place alone was drawn. A group that is not finite
+    comes back as NaN at its first two places.
     """
     a0, a1, a2, a3 = tl.abs(x0), tl.abs(x1), tl.abs(x2), tl.abs(x3)
     low, high = a0 + a1, a2 + a3
-    d0 = a0 >= a1 + high
-    d1 = (a1 >= a0 + high) & ~d0
-    single = d0 | d1
-    d2 = (a2 >= a3 + low) & ~single
-    single = single | d2
-    d3 = (a3 >= a2 + low) & ~single
-    single = single | d3
-
+    # A value that outweighs the three others is kept anyway and leaves the line. (A rounded sum is never less than a
+    # term of it, hence there is at most one.)
+    d0, d1, d2, d3 = a0 > a1 + high, a1 > a0 + high, a2 > a3 + low, a3 > a2 + low
+    dominant = tl.where(d0, x0, tl.where(d1, x1, tl.where(d2, x2, tl.where(d3, x3, 0.0))))
+    dominant_place = tl.where(d0, 1, tl.where(d1, 2, tl.where(d2, 4, 8)))
     first = tl.where(d0, 0.0, a0)
     second = first + tl.where(d1, 0.0, a1)
     third = second + tl.where(d2, 0.0, a2)
     total = third + tl.where(d3, 0.0, a3)
+    single = dominant != 0.0
     height = tl.where(single, total, total * 0.5)
     # The largest float under `total`: a point must lie inside the line. (Zero has none: NaN, which minimum ignores.)
     below = (total.to(tl.int32, bitcast=True) - 1).to(tl.float32, bitcast=True)
     near = tl.minimum((ahead - 1.0) * height, below)
     far = tl.minimum(ahead * height, below)
 
-    near1, near2, near3 = near >= first, near >= second, near >= third
-    far1, far2, far3 = far >= first, far >= second, far >= third
-    k0 = ~near1 | tl.where(single, d0, ~far1)
-    k1 = (near1 & ~near2) | tl.where(single, d1, far1 & ~far2)
-    k2 = (near2 & ~near3) | tl.where(single, d2, far2 & ~far3)
-    k3 = near3 | tl.where(single, d3, far3)
+    in0, in1, in2 = near < first, near < second, near < third
+    other = tl.where(in0, x0, tl.where(in1, x1, tl.where(in2, x2, x3)))
+    other_place = tl.where(in0, 1, tl.where(in1, 2, tl.where(in2, 4, 8)))
+    in0, in1, in2 = far < first, far < second, far < third
+    value = tl.where(in0, x0, tl.where(in1, x1, tl.where(in2, x2, x3)))
+    place = tl.where(in0, 1, tl.where(in1, 2, tl.where(in2, 4, 8)))
+    value = tl.where(single, dominant, tl.where(value < 0.0, -height, height))
+    other = tl.where(other < 0.0, -height, height)
+    place = tl.where(single, dominant_place, place)
 
-    y0 = tl.where(k0, tl.where(d0, x0, tl.where(x0 < 0, -height, height)), 0.0)
-    y1 = tl.where(k1, tl.where(d1, x1, tl.where(x1 < 0, -height, height)), 0.0)
-    y2 = tl.where(k2, tl.where(d2, x2, tl.where(x2 < 0, -height, height)), 0.0)
-    y3 = tl.where(k3, tl.where(d3, x3, tl.where(x3 < 0, -height, height)), 0.0)
-
-    # Both points may fall on one place: mark the lowest free place beside it, whose value is zero.
-    alone = (k0.to(tl.int32) + k1.to(tl.int32) + k2.to(tl.int32) + k3.to(tl.int32)) < 2
-    k1 = k1 | (alone & k0)
-    k0 = k0 | alone
-
-    infinite = ~((a0 + a1) + high < float("inf"))
-    y0 = tl.where(infinite, float("nan"), y0)
-    y1 = tl.where(infinite, float("nan"), y1)
-    y2 = tl.where(infinite, float("nan"), y2)
-    y3 = tl.where(infinite, float("nan"), y3)
-    k0 = k0 | infinite
-    k1 = k1 | infinite
-    k2 = k2 & ~infinite
-    k3 = k3 & ~infinite
-    return k0, k1, k2, k3, y0, y1, y2, y3
+    alone = place == other_place
+    other = tl.where(alone, 0.0, other)
+    other_place = tl.where(alone, tl.where(place == 1, 2, 1), other_place)
+    finite = low + high < float("inf")
+    value = tl.where(finite, value, float("nan"))
+    other = tl.where(finite, other, float("nan"))
+    place = tl.where(finite, place, 1)
+    other_place = tl.where(finite, other_place, 2)
+    return place, value, other_place, other
 
 
 @triton.jit
-def pack_pair(k0, k1, k2, k3, y0, y1, y2, y3):
+def value_at(here: tl.constexpr, place, value, other_place, other):
+    """What ``select24`` left at the one-hot place ``here``; a group that is not finite is NaN at all four."""
+    empty = tl.where(value == value, 0.0, float("nan"))
+    return tl.where(place == here, value, tl.where(other_place == here, other, empty))
+
+
+@triton.jit
+def pack_pair(place, value, other_place, other):
     """The two kept values in order of place, and the four mask bits (lowest place in the lowest bit) as int32."""
-    left = tl.where(k0, y0, tl.where(k1, y1, y2))
-    right = tl.where(k3, y3, tl.where(k2, y2, y1))
-    nibble = k0.to(tl.int32) | (k1.to(tl.int32) << 1) | (k2.to(tl.int32) << 2) | (k3.to(tl.int32) << 3)
-    return left, right, nibble
+    ascending = place < other_place
+    return tl.where(ascending, value, other), tl.where(ascending, other, value), place | other_place

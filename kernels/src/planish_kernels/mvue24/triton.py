@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from planish_kernels.mvue24.select24 import one_to_two, pack_pair, philox_words, select24
+from planish_kernels.mvue24.select24 import one_to_two, pack_pair, philox_words, select24, value_at
 
 
 @triton.jit
@@ -43,13 +43,13 @@ def _dense_kernel(
         x1 = _load_token(grad, token + 1, channel, tokens, channels, grad_stride_token, grad_stride_channel)
         x2 = _load_token(grad, token + 2, channel, tokens, channels, grad_stride_token, grad_stride_channel)
         x3 = _load_token(grad, token + 3, channel, tokens, channels, grad_stride_token, grad_stride_channel)
-        _, _, _, _, y0, y1, y2, y3 = select24(x0, x1, x2, x3, one_to_two(words[lane]))
-        here = out + token * out_stride_token + channel * out_stride_channel
-        inside = channel < channels
-        tl.store(here, y0.to(out.dtype.element_ty), mask=inside & (token < tokens))
-        tl.store(here + out_stride_token, y1.to(out.dtype.element_ty), mask=inside & (token + 1 < tokens))
-        tl.store(here + 2 * out_stride_token, y2.to(out.dtype.element_ty), mask=inside & (token + 2 < tokens))
-        tl.store(here + 3 * out_stride_token, y3.to(out.dtype.element_ty), mask=inside & (token + 3 < tokens))
+        place, value, other_place, other = select24(x0, x1, x2, x3, one_to_two(words[lane]))
+        for place_in_group in tl.static_range(4):
+            y = value_at(1 << place_in_group, place, value, other_place, other)
+            here = token + place_in_group
+            inside = (channel < channels) & (here < tokens)
+            pointer = out + here * out_stride_token + channel * out_stride_channel
+            tl.store(pointer, y.to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -60,8 +60,8 @@ def _pack_lane(grad, word, call, lane: tl.constexpr, channel, tokens, channels, 
     x1 = _load_token(grad, token + 1, channel, tokens, channels, stride_token, stride_channel)
     x2 = _load_token(grad, token + 2, channel, tokens, channels, stride_token, stride_channel)
     x3 = _load_token(grad, token + 3, channel, tokens, channels, stride_token, stride_channel)
-    k0, k1, k2, k3, y0, y1, y2, y3 = select24(x0, x1, x2, x3, one_to_two(word))
-    left, right, nibble = pack_pair(k0, k1, k2, k3, y0, y1, y2, y3)
+    place, value, other_place, other = select24(x0, x1, x2, x3, one_to_two(word))
+    left, right, nibble = pack_pair(place, value, other_place, other)
     nibble = tl.where(token < tokens, nibble, 0)
     return left.to(grad.dtype.element_ty), right.to(grad.dtype.element_ty), nibble
 
