@@ -1,0 +1,198 @@
+"""The report's charts: matplotlib drawings as inline SVG whose colours are the page's CSS variables."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from io import StringIO
+from typing import Any
+
+from planish.report.schema import Series
+
+# matplotlib wants literal colours; these stand for CSS variables and are replaced in the SVG, so that one drawing
+# serves the light page and the dark one.
+_VARIABLES = {"#0a0b01": "--ink-2", "#0a0b02": "--grid", "#0a0b03": "--surface"}
+_SERIES = tuple(f"#0a0c{i:02x}" for i in range(6))
+_VARIABLES |= {colour: f"--series-{i}" for i, colour in enumerate(_SERIES)}
+_INK, _GRID, _SURFACE = "#0a0b01", "#0a0b02", "#0a0b03"
+
+_STYLE: dict[str, Any] = {
+    "svg.fonttype": "none",
+    "font.size": 11,
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "axes.edgecolor": _GRID,
+    "axes.linewidth": 1.0,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "grid.color": _GRID,
+    "grid.linewidth": 1.0,
+    "xtick.color": _GRID,
+    "ytick.color": _GRID,
+    "xtick.labelcolor": _INK,
+    "ytick.labelcolor": _INK,
+    "xtick.major.size": 4,
+    "ytick.major.size": 0,
+    "lines.linewidth": 2.0,
+    "lines.solid_capstyle": "round",
+    "lines.solid_joinstyle": "round",
+}
+_POINTS = 600
+
+
+def line_chart(
+    curves: Mapping[int, Series],
+    *,
+    key: str,
+    dots: Mapping[int, Series] | None = None,
+    smooth: bool = False,
+    wide: bool = False,
+    zero: bool = False,
+) -> str:
+    """Return an SVG of metrics over steps.
+
+    Args:
+        curves: Place of the variant (its colour) -> its values.
+        key: Unique among the charts of a page.
+        dots: Values taken now and then, drawn as a line through dots, such as validation losses.
+        smooth: Whether to draw a moving average boldly over the faint raw values.
+        wide: Whether the chart spans the page.
+        zero: Whether the vertical axis begins at zero.
+    """
+    with _figure(wide) as (figure, axes):
+        for place, series in curves.items():
+            steps, values = thin(series, _POINTS)
+            colour = _SERIES[place % len(_SERIES)]
+            if smooth and len(values) > 20:
+                axes.plot(steps, values, color=colour, alpha=0.22, linewidth=1.0)
+                axes.plot(steps, moving_average(values, max(2, len(values) // 40)), color=colour)
+            else:
+                axes.plot(steps, values, color=colour)
+        for place, series in (dots or {}).items():
+            steps, values = thin(series, 60)
+            colour = _SERIES[place % len(_SERIES)]
+            axes.plot(
+                steps,
+                values,
+                color=colour,
+                linewidth=1.2,
+                linestyle=(0, (1, 2.5)),
+                marker="o",
+                markersize=6.5,
+                markeredgecolor=_SURFACE,
+                markeredgewidth=1.5,
+            )
+        axes.margins(x=0.01)
+        _focus(axes, [*curves.values(), *(dots or {}).values()])
+        if zero:
+            axes.set_ylim(bottom=0)
+        axes.set_xlabel("optimizer step")
+        return _svg(figure, key)
+
+
+def bar_chart(rows: Sequence[tuple[str, int, Sequence[tuple[str, float]]]], *, key: str, unit: str) -> str:
+    """Return an SVG of stacked horizontal bars.
+
+    Args:
+        rows: (label, place of the variant, parts of the bar as (what, amount)), from the top; the first part is drawn
+            fully, each further one paler.
+        key: Unique among the charts of a page.
+        unit: Of the amounts.
+    """
+    with _figure(wide=False, height=0.62 * len(rows) + 0.75) as (figure, axes):
+        for line, (_, place, parts) in enumerate(rows):
+            left = 0.0
+            for position, (_, amount) in enumerate(parts):
+                axes.barh(
+                    -line,
+                    amount,
+                    left=left,
+                    height=0.58,
+                    color=_SERIES[place % len(_SERIES)],
+                    alpha=(1.0, 0.45, 0.25)[min(position, 2)],
+                    edgecolor=_SURFACE,
+                    linewidth=1.5,
+                )
+                left += amount
+            axes.annotate(f" {left:,.4g} {unit}", (left, -line), va="center", fontsize=10.5)
+        axes.set_yticks([-i for i in range(len(rows))], [label for label, _, _ in rows])
+        axes.set_xticks([])
+        axes.grid(False)
+        axes.spines["bottom"].set_visible(False)
+        axes.margins(x=0.22)
+        axes.set_xlim(left=0)
+        return _svg(figure, key)
+
+
+def thin(series: Series, most: int) -> tuple[list[float], list[float]]:
+    """Return steps and values, at most ``most`` of each: means of equal runs of neighbours, non-finite ones left out."""
+    points = [(float(s), v) for s, v in zip(series.steps, series.values, strict=True) if math.isfinite(v)]
+    run = math.ceil(len(points) / most) if points else 1
+    groups = [points[i : i + run] for i in range(0, len(points), run)]
+    return [sum(s for s, _ in g) / len(g) for g in groups], [sum(v for _, v in g) / len(g) for g in groups]
+
+
+def moving_average(values: Sequence[float], window: int) -> list[float]:
+    """Return the centred mean over up to ``2 * window + 1`` neighbours; at the ends the neighbourhood shrinks evenly."""
+    means = []
+    for i in range(len(values)):
+        reach = min(window, i, len(values) - 1 - i)
+        near = values[i - reach : i + reach + 1]
+        means.append(sum(near) / len(near))
+    return means
+
+
+def _focus(axes: Any, series: Sequence[Series]) -> None:
+    """Let the vertical axis show the bulk: a few spikes at the start may leave it above."""
+    values = sorted(v for s in series for v in s.values if math.isfinite(v))
+    if len(values) < 20:
+        return
+    low, high, bulk = values[0], values[-1], values[int(0.985 * (len(values) - 1))]
+    if high - low > 2.5 * (bulk - low) > 0:
+        axes.set_ylim(low - 0.05 * (bulk - low), bulk + 0.12 * (bulk - low))
+
+
+class _figure:
+    """A matplotlib figure and its axes in the page's style, without touching matplotlib's global state for long."""
+
+    def __init__(self, wide: bool, height: float = 3.1) -> None:
+        self.size = (10.6, 3.7) if wide else (5.1, height)
+
+    def __enter__(self) -> tuple[Any, Any]:
+        import matplotlib
+        from matplotlib.figure import Figure
+
+        self._context: Any = matplotlib.rc_context(_STYLE)
+        self._context.__enter__()
+        figure = Figure(figsize=self.size, layout="constrained")
+        figure.patch.set_alpha(0)
+        axes = figure.add_subplot()
+        axes.patch.set_alpha(0)
+        return figure, axes
+
+    def __exit__(self, *exc: object) -> None:
+        self._context.__exit__(*exc)
+
+
+def _svg(figure: Any, key: str) -> str:
+    import matplotlib
+
+    matplotlib.rcParams["svg.hashsalt"] = key
+    text = StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'<g id="[a-zA-Z]+[._]?[a-zA-Z]*_\d+">', "<g>", svg)  # only used ids stay: a page holds many charts
+    svg = re.sub(r'font: ([\d.]+)px [^;"]*', r"font-size: \1px", svg)
+    svg = re.sub(r'font-family: [^;"]*;?', "", svg)
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r'\1 width="100%"', svg, count=1)
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    for colour, variable in _VARIABLES.items():
+        svg = svg.replace(colour, f"var({variable})")
+    return svg

@@ -1,0 +1,294 @@
+"""The report as one HTML page that needs nothing but itself."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+import yaml
+
+from planish.report import charts
+from planish.report.schema import Report, Series, Variant
+
+_TEMPLATE = "page.html.j2"
+_MOST_CHARTS = 12
+
+
+@dataclass(frozen=True)
+class Card:
+    """One figure at the top of the page: the last variant's, and how it stands against the first's."""
+
+    label: str
+    value: str
+    unit: str = ""
+    compared: str = ""
+    verdict: str = ""
+    """``good``, ``fair``, ``bad``, or empty where nothing is compared."""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A titled drawing."""
+
+    title: str
+    caption: str
+    svg: Any
+    wide: bool = False
+    legend: tuple[int, ...] = ()
+
+
+def render(report: Report) -> str:
+    """Return the page of a report: no scripts, no fetches, light or dark as the reader's system is.
+
+    Raises:
+        ImportError: jinja2 or matplotlib is missing; both come with ``planish[report]``.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string((files("planish.report") / _TEMPLATE).read_text(encoding="utf-8"))
+    variants = list(report.variants.values())
+    drawn, left_out = _charts(variants)
+    return template.render(
+        report=report,
+        variants=variants,
+        cards=_cards(variants),
+        charts=drawn,
+        left_out=left_out,
+        changes=[(v, plan, changed(plan), skipped(plan)) for v in variants for plan in v.plans],
+        kernels=[(v, kernel_rows(v)) for v in variants if v.kernels],
+        weights=_weights(variants),
+        figures=_figures(variants),
+        notes=[(v, v.notes) for v in variants if v.notes],
+        recipe=yaml.safe_dump(report.recipe, sort_keys=False, allow_unicode=True, width=100),
+        story=_story(report),
+    )
+
+
+def _story(report: Report) -> str:
+    """Return what ran, in a line: model, methods, machine."""
+    model = report.recipe.get("model") or {}
+    name = model.get("name") or model.get("path") or model.get("factory") or "model"
+    used = [str(t.get("use")) for t in report.recipe.get("transforms") or () if isinstance(t, dict)]
+    machine = report.hardware
+    on = f"{machine.gpus} × {machine.gpu}" if machine.gpu else f"{machine.cpu or 'CPU'}, {machine.cores} cores"
+    return f"{name} · {' + '.join(used) or 'no transforms'} · {on}"
+
+
+# --------------------------------------------------------------------------------------------------------------- cards
+
+_Format = Callable[[float], tuple[str, str]]
+
+
+def _cards(variants: list[Variant]) -> list[Card]:
+    if not variants:
+        return []
+    cards = [
+        _card(variants, "Validation loss", "val_loss", _plain("nats/token", 4), lower=True, tolerance=0.03),
+        _card(variants, "Perplexity", "val_perplexity", _plain("", 3), lower=True, tolerance=0.1),
+        _card(variants, "Throughput", "tokens_per_s", lambda v: (f"{v:,.0f}", "tokens/s"), lower=False, tolerance=0.1),
+        _card(variants, "Step time (median)", "step_ms_p50", _plain("ms", 4), lower=True, tolerance=0.1),
+        _card(variants, "Peak memory", "peak_memory_bytes", size, lower=True, tolerance=0.1),
+        _card(variants, "Training time", "train_s", duration, lower=True, tolerance=0.1),
+    ]
+    return [card for card in cards if card is not None]
+
+
+def _card(
+    variants: list[Variant], label: str, key: str, show: _Format, *, lower: bool, tolerance: float
+) -> Card | None:
+    ours = getattr(variants[-1].summary, key)
+    if ours is None or not math.isfinite(ours):
+        return None if ours is None else Card(label, "diverged", "", "", "bad")
+    value, unit = show(ours)
+    theirs = getattr(variants[0].summary, key) if len(variants) > 1 else None
+    if theirs is None or not math.isfinite(theirs) or theirs == 0:
+        return Card(label, value, unit)
+    worse = (ours / theirs - 1) * (1 if lower else -1)
+    verdict = "good" if worse <= 0.001 else "fair" if worse <= tolerance else "bad"
+    shown, shown_unit = show(theirs)
+    name = variants[0].title or variants[0].name
+    compared = f"{100 * (ours / theirs - 1):+.1f} % against {shown} {shown_unit}".rstrip() + f" ({name})"
+    return Card(label, value, unit, compared, verdict)
+
+
+def _plain(unit: str, digits: int) -> _Format:
+    return lambda value: (f"{value:#.{digits}g}".rstrip("."), unit)
+
+
+def size(value: float) -> tuple[str, str]:
+    """Return a number of bytes as a figure and its unit."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(value) < 1024:
+            return (f"{value:.0f}" if unit == "B" else f"{value:#.3g}".rstrip(".")), unit
+        value /= 1024
+    return f"{value:,.2f}", "TiB"
+
+
+def duration(seconds: float) -> tuple[str, str]:
+    """Return a number of seconds as a figure and its unit."""
+    if seconds < 120:
+        return f"{seconds:.1f}", "s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return (f"{hours}:{minutes:02d}", "h") if hours else (f"{int(seconds // 60)}:{int(seconds % 60):02d}", "min")
+
+
+def _figures(variants: list[Variant]) -> list[tuple[str, list[str]]]:
+    """Return every summary figure as (name, one text per variant)."""
+    names: dict[str, None] = {}
+    for variant in variants:
+        names |= dict.fromkeys(k for k, v in variant.summary.model_dump().items() if v is not None)
+    return [
+        (name.replace("_", " "), [_figure(name, v.summary.model_dump().get(name)) for v in variants]) for name in names
+    ]
+
+
+def _figure(name: str, value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if name.endswith("_bytes"):
+        return " ".join(size(value))
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.5g}"
+
+
+# -------------------------------------------------------------------------------------------------------------- charts
+
+
+def _charts(variants: list[Variant]) -> tuple[list[Chart], list[str]]:
+    """Return the charts, and the names of metrics for which there was no room."""
+    from markupsafe import Markup
+
+    made: list[Chart] = []
+
+    def line(title: str, caption: str, curves: Mapping[int, Series], dots: Mapping[int, Series], **how: Any) -> None:
+        svg = charts.line_chart(curves, key=f"chart{len(made)}", dots=dots, **how)
+        legend = tuple(sorted({*curves, *dots}))
+        made.append(Chart(title, caption, Markup(svg), how.get("wide", False), legend))
+
+    names = dict.fromkeys(name for v in variants for name in v.series)
+    losses, validation = _curves(variants, "loss"), _curves(variants, "val_loss")
+    if losses or validation:
+        line(
+            "Loss",
+            "nats a token; line: training (smoothed), dots: validation",
+            losses,
+            validation,
+            smooth=True,
+            wide=True,
+        )
+    for name in [n for n in names if _leaf(n) == "flip_rate"]:
+        caption = "share of mask entries that change in a step; for a dense model, of the mask that it would have"
+        line("Flip rate" if _leaf(name) == name else name, caption, _curves(variants, name), {}, zero=True)
+    if times := _curves(variants, "step_ms"):
+        line("Step time", "milliseconds an optimizer step", times, {}, smooth=True, zero=True)
+    if rows := _memory(variants):
+        svg = charts.bar_chart(rows, key=f"chart{len(made)}", unit="MiB")
+        made.append(Chart("Memory", "full: parameters, or the run's peak; pale: buffers such as masks", Markup(svg)))
+    others = [n for n in names if n not in ("loss", "val_loss", "step_ms") and _leaf(n) != "flip_rate"]
+    for name in others[:_MOST_CHARTS]:
+        line(name.replace("_", " "), "", _curves(variants, name), {})
+    return made, others[_MOST_CHARTS:]
+
+
+def _leaf(name: str) -> str:
+    return re.split(r"[/.]", name)[-1]
+
+
+def _curves(variants: list[Variant], name: str) -> dict[int, Series]:
+    return {
+        place: v.series[name]
+        for place, v in enumerate(variants)
+        if name in v.series and any(math.isfinite(x) for x in v.series[name].values)
+    }
+
+
+def _memory(variants: list[Variant]) -> list[tuple[str, int, list[tuple[str, float]]]]:
+    rows: list[tuple[str, int, list[tuple[str, float]]]] = []
+    mib = 2**20
+    for place, v in enumerate(variants):
+        if v.modules:
+            held = [("parameters", sum(m.parameters for m in v.modules) / mib)]
+            held.append(("buffers", sum(m.buffers for m in v.modules) / mib))
+            rows.append((f"{v.title or v.name}: model", place, held))
+    for place, v in enumerate(variants):
+        if v.summary.peak_memory_bytes is not None:
+            rows.append((f"{v.title or v.name}: peak", place, [("peak", v.summary.peak_memory_bytes / mib)]))
+    return rows
+
+
+# -------------------------------------------------------------------------------------------------------------- tables
+
+
+@dataclass(frozen=True)
+class Line:
+    """Like modules in one line of a table."""
+
+    names: tuple[str, ...]
+    pattern: str
+    reason: str
+    details: tuple[tuple[str, str], ...] = ()
+
+
+def changed(plan: Mapping[str, Any]) -> list[Line]:
+    """Return what a plan changes, like modules together."""
+    return _group(m for m in plan.get("modules", ()) if m["touched"])
+
+
+def skipped(plan: Mapping[str, Any]) -> list[Line]:
+    """Return what a plan leaves alone, like modules together."""
+    return _group(m for m in plan.get("modules", ()) if not m["touched"])
+
+
+def _group(modules: Iterable[Mapping[str, Any]]) -> list[Line]:
+    groups: dict[tuple[str, str, tuple[tuple[str, str], ...]], list[str]] = {}
+    for m in modules:
+        key = (_pattern(m["name"]), m["reason"], tuple(sorted(dict(m.get("details", {})).items())))
+        groups.setdefault(key, []).append(m["name"] or "(model)")
+    return [Line(tuple(names), pattern, reason, details) for (pattern, reason, details), names in groups.items()]
+
+
+def _pattern(name: str) -> str:
+    """Return a module's name with its positions replaced: ``layers.3.mlp`` -> ``layers.*.mlp``."""
+    return ".".join("*" if part.isdigit() else part for part in name.split(".")) or "(model)"
+
+
+@dataclass(frozen=True)
+class KernelRow:
+    """Operations that run on one kernel for one reason."""
+
+    operation: str
+    kernel: str
+    fallback: str
+    modules: tuple[str, ...]
+
+
+def kernel_rows(variant: Variant) -> list[KernelRow]:
+    """Return which kernels a variant ran on: fallbacks first, then by operation."""
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for use in variant.kernels:
+        groups.setdefault((use.operation, use.kernel, use.fallback or ""), []).append(use.module)
+    rows = [KernelRow(op, kernel, why, tuple(names)) for (op, kernel, why), names in groups.items()]
+    return sorted(rows, key=lambda row: not row.fallback)
+
+
+def _weights(variants: list[Variant]) -> list[tuple[Variant, list[tuple[str, str, int, str, str]]]]:
+    """Return bytes of like modules together: (pattern, class, how many, parameters, buffers), the largest first."""
+    tables = []
+    for v in variants:
+        groups: dict[tuple[str, str], list[int]] = {}
+        for m in v.modules:
+            row = groups.setdefault((_pattern(m.name), m.kind), [0, 0, 0])
+            row[0] += 1
+            row[1] += m.parameters
+            row[2] += m.buffers
+        ordered = sorted(groups.items(), key=lambda item: -(item[1][1] + item[1][2]))
+        rows = [(p, k, n, " ".join(size(w)), " ".join(size(b)) if b else "–") for (p, k), (n, w, b) in ordered]
+        if rows:
+            tables.append((v, rows))
+    return tables
