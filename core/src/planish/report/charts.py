@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from io import StringIO
+from statistics import median
 from typing import Any
 
 from planish.report.schema import Series
@@ -19,7 +20,7 @@ _INK, _GRID, _SURFACE = "#0a0b01", "#0a0b02", "#0a0b03"
 
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
-    "font.size": 11,
+    "font.size": 10.5,
     "text.color": _INK,
     "axes.labelcolor": _INK,
     "axes.edgecolor": _GRID,
@@ -50,7 +51,7 @@ def line_chart(
     *,
     key: str,
     dots: Mapping[int, Series] | None = None,
-    smooth: bool = False,
+    smooth: Callable[[Sequence[float], int], list[float]] | None = None,
     wide: bool = False,
     zero: bool = False,
 ) -> str:
@@ -60,7 +61,7 @@ def line_chart(
         curves: Place of the variant (its colour) -> its values.
         key: Unique among the charts of a page.
         dots: Values taken now and then, drawn as a line through dots, such as validation losses.
-        smooth: Whether to draw a moving average boldly over the faint raw values.
+        smooth: Drawn boldly over the faint raw values: :func:`moving_average` or :func:`moving_median`, or None.
         wide: Whether the chart spans the page.
         zero: Whether the vertical axis begins at zero.
     """
@@ -68,9 +69,9 @@ def line_chart(
         for place, series in curves.items():
             steps, values = thin(series, _POINTS)
             colour = _SERIES[place % len(_SERIES)]
-            if smooth and len(values) > 20:
+            if smooth is not None and len(values) > 20:
                 axes.plot(steps, values, color=colour, alpha=0.22, linewidth=1.0)
-                axes.plot(steps, moving_average(values, max(2, len(values) // 40)), color=colour)
+                axes.plot(steps, smooth(values, max(2, len(values) // 40)), color=colour)
             else:
                 axes.plot(steps, values, color=colour)
         for place, series in (dots or {}).items():
@@ -95,19 +96,19 @@ def line_chart(
         return _svg(figure, key)
 
 
-def bar_chart(rows: Sequence[tuple[str, int, Sequence[tuple[str, float]]]], *, key: str, unit: str) -> str:
+def bar_chart(rows: Sequence[tuple[str, int, Sequence[float]]], *, key: str, unit: str) -> str:
     """Return an SVG of stacked horizontal bars.
 
     Args:
-        rows: (label, place of the variant, parts of the bar as (what, amount)), from the top; the first part is drawn
-            fully, each further one paler.
+        rows: (label, place of the variant, the bar's parts), from the top; the first part is drawn fully, each further
+            one paler.
         key: Unique among the charts of a page.
         unit: Of the amounts.
     """
     with _figure(wide=False, height=0.62 * len(rows) + 0.75) as (figure, axes):
         for line, (_, place, parts) in enumerate(rows):
             left = 0.0
-            for position, (_, amount) in enumerate(parts):
+            for position, amount in enumerate(parts):
                 axes.barh(
                     -line,
                     amount,
@@ -119,7 +120,7 @@ def bar_chart(rows: Sequence[tuple[str, int, Sequence[tuple[str, float]]]], *, k
                     linewidth=1.5,
                 )
                 left += amount
-            axes.annotate(f" {left:,.4g} {unit}", (left, -line), va="center", fontsize=10.5)
+            axes.annotate(f" {left:,.4g} {unit}", (left, -line), va="center", fontsize=10.5, color=_INK)
         axes.set_yticks([-i for i in range(len(rows))], [label for label, _, _ in rows])
         axes.set_xticks([])
         axes.grid(False)
@@ -130,7 +131,7 @@ def bar_chart(rows: Sequence[tuple[str, int, Sequence[tuple[str, float]]]], *, k
 
 
 def thin(series: Series, most: int) -> tuple[list[float], list[float]]:
-    """Return steps and values, at most ``most`` of each: means of equal runs of neighbours, non-finite ones left out."""
+    """Return at most ``most`` steps and values: means of equal runs of neighbours, non-finite values left out."""
     points = [(float(s), v) for s, v in zip(series.steps, series.values, strict=True) if math.isfinite(v)]
     run = math.ceil(len(points) / most) if points else 1
     groups = [points[i : i + run] for i in range(0, len(points), run)]
@@ -138,13 +139,17 @@ def thin(series: Series, most: int) -> tuple[list[float], list[float]]:
 
 
 def moving_average(values: Sequence[float], window: int) -> list[float]:
-    """Return the centred mean over up to ``2 * window + 1`` neighbours; at the ends the neighbourhood shrinks evenly."""
-    means = []
-    for i in range(len(values)):
-        reach = min(window, i, len(values) - 1 - i)
-        near = values[i - reach : i + reach + 1]
-        means.append(sum(near) / len(near))
-    return means
+    """Return the mean of each value's neighbours up to ``window`` away; a steep start is not flattened."""
+    return [sum(near) / len(near) for near in _neighbours(values, window)]
+
+
+def moving_median(values: Sequence[float], window: int) -> list[float]:
+    """Return the median of each value's neighbours up to ``window`` away, which lone spikes do not move."""
+    return [median(values[max(0, i - window) : i + window + 1]) for i in range(len(values))]
+
+
+def _neighbours(values: Sequence[float], window: int) -> list[Sequence[float]]:
+    return [values[i - min(window, i) : i + (window if i >= window else i) + 1] for i in range(len(values))]
 
 
 def _focus(axes: Any, series: Sequence[Series]) -> None:
@@ -188,7 +193,9 @@ def _svg(figure: Any, key: str) -> str:
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'<g id="[a-zA-Z]+[._]?[a-zA-Z]*_\d+">', "<g>", svg)  # only used ids stay: a page holds many charts
+    used = {*re.findall(r"url\(#([^)]+)\)", svg), *re.findall(r'href="#([^"]+)"', svg)}
+    # Only ids that are referred to stay: a page holds many charts, and matplotlib numbers each from 1.
+    svg = re.sub(r' id="([^"]+)"', lambda found: found.group(0) if found.group(1) in used else "", svg)
     svg = re.sub(r'font: ([\d.]+)px [^;"]*', r"font-size: \1px", svg)
     svg = re.sub(r'font-family: [^;"]*;?', "", svg)
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r'\1 width="100%"', svg, count=1)

@@ -27,7 +27,7 @@ class Card:
     unit: str = ""
     compared: str = ""
     verdict: str = ""
-    """``good``, ``fair``, ``bad``, or empty where nothing is compared."""
+    """``good``, ``fair``, ``bad``, ``diverged``, or empty where nothing is compared."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def _cards(variants: list[Variant]) -> list[Card]:
     if not variants:
         return []
     cards = [
-        _card(variants, "Validation loss", "val_loss", _plain("nats/token", 4), lower=True, tolerance=0.03),
+        _card(variants, "Validation loss", "val_loss", _plain("nats", 4), lower=True, tolerance=0.03),
         _card(variants, "Perplexity", "val_perplexity", _plain("", 3), lower=True, tolerance=0.1),
         _card(variants, "Throughput", "tokens_per_s", lambda v: (f"{v:,.0f}", "tokens/s"), lower=False, tolerance=0.1),
         _card(variants, "Step time (median)", "step_ms_p50", _plain("ms", 4), lower=True, tolerance=0.1),
@@ -103,7 +103,7 @@ def _card(
 ) -> Card | None:
     ours = getattr(variants[-1].summary, key)
     if ours is None or not math.isfinite(ours):
-        return None if ours is None else Card(label, "diverged", "", "", "bad")
+        return None if ours is None else Card(label, "diverged", "", "", "diverged")
     value, unit = show(ours)
     theirs = getattr(variants[0].summary, key) if len(variants) > 1 else None
     if theirs is None or not math.isfinite(theirs) or theirs == 0:
@@ -171,25 +171,31 @@ def _charts(variants: list[Variant]) -> tuple[list[Chart], list[str]]:
         legend = tuple(sorted({*curves, *dots}))
         made.append(Chart(title, caption, Markup(svg), how.get("wide", False), legend))
 
+    def bars(title: str, caption: str, rows: list[tuple[Variant, int, list[int]]]) -> None:
+        rows = [row for row in rows if any(row[2])]
+        if rows:
+            labelled = [(v.title or v.name, place, [part / 2**20 for part in parts]) for v, place, parts in rows]
+            svg = charts.bar_chart(labelled, key=f"chart{len(made)}", unit="MiB")
+            made.append(Chart(title, caption, Markup(svg)))
+
     names = dict.fromkeys(name for v in variants for name in v.series)
     losses, validation = _curves(variants, "loss"), _curves(variants, "val_loss")
     if losses or validation:
-        line(
-            "Loss",
-            "nats a token; line: training (smoothed), dots: validation",
-            losses,
-            validation,
-            smooth=True,
-            wide=True,
-        )
+        caption = "nats a token; line: training (smoothed), dots: validation"
+        line("Loss", caption, losses, validation, smooth=charts.moving_average, wide=True)
     for name in [n for n in names if _leaf(n) == "flip_rate"]:
         caption = "share of mask entries that change in a step; for a dense model, of the mask that it would have"
         line("Flip rate" if _leaf(name) == name else name, caption, _curves(variants, name), {}, zero=True)
+    late, late_validation = _second_half(losses), _second_half(validation)
+    if late or late_validation:
+        line("Loss, second half", "the same, closer", late, late_validation, smooth=charts.moving_average)
     if times := _curves(variants, "step_ms"):
-        line("Step time", "milliseconds an optimizer step", times, {}, smooth=True, zero=True)
-    if rows := _memory(variants):
-        svg = charts.bar_chart(rows, key=f"chart{len(made)}", unit="MiB")
-        made.append(Chart("Memory", "full: parameters, or the run's peak; pale: buffers such as masks", Markup(svg)))
+        line("Step time", "milliseconds an optimizer step", times, {}, smooth=charts.moving_median, zero=True)
+    placed = list(enumerate(variants))
+    held = [(v, i, [sum(m.parameters for m in v.modules), sum(m.buffers for m in v.modules)]) for i, v in placed]
+    peaks = [(v, i, [v.summary.peak_memory_bytes or 0]) for i, v in placed]
+    bars("Model in memory", "full: parameters; pale: buffers, such as masks", held)
+    bars("Peak memory", "of the device, or of the process on a CPU", peaks)
     others = [n for n in names if n not in ("loss", "val_loss", "step_ms") and _leaf(n) != "flip_rate"]
     for name in others[:_MOST_CHARTS]:
         line(name.replace("_", " "), "", _curves(variants, name), {})
@@ -208,18 +214,15 @@ def _curves(variants: list[Variant], name: str) -> dict[int, Series]:
     }
 
 
-def _memory(variants: list[Variant]) -> list[tuple[str, int, list[tuple[str, float]]]]:
-    rows: list[tuple[str, int, list[tuple[str, float]]]] = []
-    mib = 2**20
-    for place, v in enumerate(variants):
-        if v.modules:
-            held = [("parameters", sum(m.parameters for m in v.modules) / mib)]
-            held.append(("buffers", sum(m.buffers for m in v.modules) / mib))
-            rows.append((f"{v.title or v.name}: model", place, held))
-    for place, v in enumerate(variants):
-        if v.summary.peak_memory_bytes is not None:
-            rows.append((f"{v.title or v.name}: peak", place, [("peak", v.summary.peak_memory_bytes / mib)]))
-    return rows
+def _second_half(curves: Mapping[int, Series]) -> dict[int, Series]:
+    """Return the later half of each curve, where there is enough of it to look at."""
+    last = max((series.steps[-1] for series in curves.values()), default=0)
+    halves: dict[int, Series] = {}
+    for place, series in curves.items():
+        first = next((i for i, step in enumerate(series.steps) if 2 * step >= last), len(series.steps))
+        if len(series.steps) - first >= 3 and first > 0:
+            halves[place] = Series(steps=series.steps[first:], values=series.values[first:])
+    return halves
 
 
 # -------------------------------------------------------------------------------------------------------------- tables
