@@ -1,0 +1,6 @@
+"""Operands in other formats: small immutable holders of tensors that decode to a dense matrix."""
+
+from planish_kernels.formats.format import Format, Operand, Transposed, decode
+from planish_kernels.formats.sparse24 import Sparse24
+
+__all__ = ["Format", "Operand", "Sparse24", "Transposed", "decode"]

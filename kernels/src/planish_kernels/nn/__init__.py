@@ -1,0 +1,6 @@
+"""Modules over encoded operands."""
+
+from planish_kernels.nn.encoded_linear import EncodedLinear, MatmulChoice
+from planish_kernels.nn.encoders import Chain, Encoder, LinearEncoders, Operands, chain
+
+__all__ = ["Chain", "EncodedLinear", "Encoder", "LinearEncoders", "MatmulChoice", "Operands", "chain"]
