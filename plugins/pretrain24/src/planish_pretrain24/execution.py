@@ -1,0 +1,84 @@
+"""Which kernel each matmul of a layer gets on this machine, and where 2:4 kernels do not pay."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from planish_kernels.runtime.capability import cuda_capability, cusparselt_available
+from torch import nn
+
+from planish_pretrain24.config import Pretrain24Config
+from planish_pretrain24.ffn import features
+
+PAYS_FROM_FEATURES = 2048
+"""Smallest of in and out features from which sparse matmuls gain more than packing costs (measured on an H200)."""
+PAYS_FROM_TOKENS = 2048
+"""Tokens a micro-step from which they do."""
+KERNEL_MULTIPLE = 64
+"""Both features of a layer are multiples of this on the sparse path."""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How one layer is executed.
+
+    Attributes:
+        sparse: Whether its matmuls run on 2:4 kernels; else they are dense, on masked operands.
+        reason: Why.
+        details: Matmul -> what runs it, for the plan.
+    """
+
+    sparse: bool
+    reason: str
+    details: Mapping[str, str]
+
+
+def choose(layer: nn.Module, config: Pretrain24Config) -> Execution:
+    """Decide for one layer. Never raises; :func:`planish_pretrain24.sparsifier.Pretrain24.apply` refuses a
+    ``sparse`` that cannot be had."""
+    if config.method == "virtual":
+        return Execution(False, "observed only", dict.fromkeys(("forward", "input_grad", "weight_grad"), "dense"))
+    refusal = "execution is 'emulate'" if config.execution == "emulate" else cannot(layer, config)
+    if refusal is None and config.execution == "auto":
+        refusal = does_not_pay(layer)
+    if refusal is None:
+        weight_grad = "dense" if config.mvue == "off" else "cusparselt, packed gradient"
+        input_grad = "cusparselt" if config.method == "fst" else "dense on the thresholded weight"
+        details = {"forward": "cusparselt", "input_grad": input_grad, "weight_grad": weight_grad}
+        return Execution(True, "2:4 kernels", details)
+    operand = "dense, masked weight" if config.method == "fst" else "dense, thresholded weight"
+    weight_grad = "dense" if config.mvue == "off" else "dense, estimated gradient"
+    return Execution(False, refusal, {"forward": operand, "input_grad": operand, "weight_grad": weight_grad})
+
+
+def cannot(layer: nn.Module, config: Pretrain24Config) -> str | None:
+    """Why a layer cannot run on 2:4 kernels here; None if it can."""
+    weight = layer.weight
+    assert isinstance(weight, torch.Tensor)
+    support = cusparselt_available()
+    if not support:
+        return support.reason
+    if weight.device.type != "cuda":
+        return f"its weight is on {weight.device.type}; move the model to the GPU before applying"
+    capability = cuda_capability(weight.device)
+    if capability is not None and capability < (9, 0):
+        return f"the 2:4 packers are written for compute capability 9.0, this GPU has {capability[0]}.{capability[1]}"
+    if weight.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        return f"its weight is {weight.dtype}; the 2:4 kernels take float32 masters, bfloat16 and float16"
+    if config.mvue == "approx":
+        return "mvue='approx' is for comparison and has no packer; use 'exact' or 'off'"
+    size = features(layer) or (0, 0)
+    for what, value in zip(("in_features", "out_features"), size, strict=True):
+        if value % KERNEL_MULTIPLE:
+            return f"{what} {value} is not a multiple of {KERNEL_MULTIPLE}, which the 2:4 kernels need"
+    return None
+
+
+def does_not_pay(layer: nn.Module) -> str | None:
+    """Why 2:4 kernels would not make a layer faster; None if they would."""
+    size = features(layer) or (0, 0)
+    if min(size) < PAYS_FROM_FEATURES:
+        return f"at {size[0]}x{size[1]} packing costs more than 2:4 matmuls gain (they pay from {PAYS_FROM_FEATURES})"
+    return None

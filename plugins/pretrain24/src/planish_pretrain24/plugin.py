@@ -1,0 +1,12 @@
+"""What this distribution offers to planish."""
+
+from __future__ import annotations
+
+import planish
+from planish.plugins.hookspecs import Register
+
+
+@planish.hookimpl
+def planish_register_sparsifiers(register: Register) -> None:
+    """Register the sparsifier."""
+    register("pretrain24", "planish_pretrain24.sparsifier:Pretrain24", "2:4 sparse pre-training of FFNs")
