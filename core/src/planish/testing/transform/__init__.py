@@ -1,0 +1,1 @@
+"""Clauses of model transforms, by subject; :class:`planish.testing.TransformContract` has them all."""
