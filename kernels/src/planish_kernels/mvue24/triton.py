@@ -33,7 +33,7 @@ def _dense_kernel(
     BLOCK_CALLS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):
-    """A program covers ``16 * BLOCK_CALLS`` tokens (a Philox call serves four groups) of ``BLOCK_CHANNELS`` channels."""
+    """A program covers ``16 * BLOCK_CALLS`` tokens (a Philox call serves four groups), ``BLOCK_CHANNELS`` channels."""
     call = tl.program_id(1).to(tl.int64) * BLOCK_CALLS + tl.arange(0, BLOCK_CALLS)[:, None]
     channel = tl.program_id(0).to(tl.int64) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)[None, :]
     words = philox_words(tl.load(seed), tl.load(offset), call * channels + channel)
