@@ -15,8 +15,8 @@ class Format(ABC):
     """A two-dimensional matrix in another encoding. Immutable; subclasses are frozen dataclasses (``eq=False``).
 
     A field is a tensor, another ``Format`` (formats nest: ``Sparse24`` whose values are quantized) or plain data.
-    A subclass gives ``shape``, ``dtype``, ``decode`` and a classmethod ``encode(dense, ...)``; the rest follows from its
-    fields. No gradient flows through a format: encode detaches, and who encodes decides what the gradient is.
+    A subclass gives ``shape``, ``dtype``, ``decode`` and a classmethod ``encode(dense, ...)``; the rest follows from
+    its fields. No gradient flows through a format: encode detaches, and who encodes decides what the gradient is.
     """
 
     __slots__ = ()

@@ -131,7 +131,10 @@ def two_largest(dense: Tensor) -> Tensor:
     kept = []
     for i in range(4):
         # How many go before entry i: those strictly larger, and equals of a lower index.
-        before = sum(((a[j] >= a[i]) if j < i else (a[j] > a[i])).to(torch.uint8) for j in range(4) if j != i)
+        before = torch.zeros_like(a[i], dtype=torch.uint8)
+        for j in range(4):
+            if j != i:
+                before = before + ((a[j] >= a[i]) if j < i else (a[j] > a[i]))
         kept.append(before < 2)
     return torch.stack(kept, dim=-1).reshape(rows, cols)
 

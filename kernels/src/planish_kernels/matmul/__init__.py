@@ -1,7 +1,7 @@
 """Products of operands in any format: a table of kernels, and the reference that decodes and multiplies.
 
-A module here named ``<format>_<backend>.py`` adds its kernels to the table when it is imported; all of them are imported
-with this package. They import their compilers (Triton, NVRTC) only when a kernel first runs.
+A module here named ``<format>_<backend>.py`` adds its kernels to the table when it is imported; all of them are
+imported with this package. They import their compilers (Triton, NVRTC) only when a kernel first runs.
 """
 
 import importlib

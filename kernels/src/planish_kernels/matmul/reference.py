@@ -11,7 +11,7 @@ from planish_kernels.matmul.table import MatmulKernel, register_matmul
 
 
 def multiply(a: Tensor, b: Tensor, out_dtype: torch.dtype | None = None) -> Tensor:
-    """Dense ``a @ b`` with the product in ``out_dtype``; half precision accumulates, and is returned, in float32 then."""
+    """Dense ``a @ b`` with the product in ``out_dtype``; nothing is rounded to ``a``'s dtype on the way up."""
     if out_dtype is None or out_dtype == a.dtype:
         return torch.mm(a, b)
     if out_dtype.itemsize < a.dtype.itemsize:

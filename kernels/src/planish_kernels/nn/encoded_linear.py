@@ -35,7 +35,7 @@ class EncodedLinear(nn.Linear):
 
     Attributes:
         encoders: the encoders in use; assign another ``LinearEncoders`` to change them (compiled code notices).
-        transposed_weight: whether ``weight`` is stored ``[in_features, out_features]``, as in Hugging Face's ``Conv1D``.
+        transposed_weight: whether ``weight`` is stored ``[in_features, out_features]`` (Hugging Face's ``Conv1D``).
     """
 
     encoders: LinearEncoders
@@ -104,7 +104,9 @@ class EncodedLinear(nn.Linear):
             if input.is_floating_point() and input.dtype is not torch.float64:
                 input = input.to(dtype)
         tokens = input.reshape(-1, self.in_features)
-        output = _EncodedLinear.apply(tokens, self.weight, self.bias, self.encoders, self.transposed_weight)
+        output: Tensor = _EncodedLinear.apply(  # type: ignore[no-untyped-call]
+            tokens, self.weight, self.bias, self.encoders, self.transposed_weight
+        )
         return output.view(*input.shape[:-1], self.out_features)
 
     def refresh(self) -> None:
@@ -156,10 +158,10 @@ class EncodedLinear(nn.Linear):
         return ", ".join(shown)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for encoder in self.encoders.leaves():
             if isinstance(encoder, nn.Module):
-                encoder._apply(fn, recurse)
+                encoder._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
 
@@ -228,7 +230,7 @@ def _input_grad_operands(
 def _weight_grad_operands(
     encoders: LinearEncoders, grad_output: Tensor, input: Tensor, transposed: bool
 ) -> tuple[Operand, Operand]:
-    """``grad_output.T`` [out, tokens] and ``input`` [tokens, in]; transposed, so that the product lies as the weight."""
+    """``grad_output.T`` [out, tokens] and ``input`` [tokens, in]; transposed, the product lies as the weight."""
     left = _encode(encoders.weight_grad.left, grad_output, 0, "weight_grad grad_output")
     right = _encode(encoders.weight_grad.right, input, 0, "weight_grad input")
     if transposed:
@@ -250,8 +252,8 @@ def _encode(encoder: Encoder | None, tensor: Tensor, contraction: int, what: str
         or operand.shape[contraction] < tensor.shape[contraction]
     ):
         raise ValueError(
-            f"{what}: {_name(encoder)} turned shape {tuple(tensor.shape)} into {tuple(operand.shape)}: an encoder keeps "
-            f"the shape, and may lengthen dimension {contraction}, which the matmul sums over, by zeros"
+            f"{what}: {_name(encoder)} turned shape {tuple(tensor.shape)} into {tuple(operand.shape)}: an encoder "
+            f"keeps the shape, and may lengthen dimension {contraction}, which the matmul sums over, by zeros"
         )
     return operand
 

@@ -43,7 +43,7 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True)
 class Chain:
-    """Two encoders in a row: ``second`` encodes what ``first`` returned, or the values of the format that it returned."""
+    """Two encoders in a row: ``second`` encodes what ``first`` returned, or the values of that format."""
 
     first: Encoder
     second: Encoder
@@ -84,7 +84,8 @@ def _encode_within(operand: Operand, encoder: Encoder, contraction: int) -> Oper
             f"{type(encoder).__name__} cannot encode the values of {type(operand).__name__}: that format does not nest "
             f"(it has no values / with_values). Chain them in the other order, or use a format that nests"
         )
-    return with_values(_encode_within(values, encoder, contraction))
+    nested: Format = with_values(_encode_within(values, encoder, contraction))
+    return nested
 
 
 @dataclass(frozen=True)
