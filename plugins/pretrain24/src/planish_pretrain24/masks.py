@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from planish_kernels.mask24 import flip_count, pack_mask, rowwise_mask, transposable_bits
+from planish_kernels.mask24 import flip_count, rowwise_mask_bits, transposable_mask_bits
 from torch import Tensor, nn
 
 from planish_pretrain24.state import LayerSparsity, layers, logical_weight
@@ -16,8 +16,8 @@ def search(weight: Tensor, method: str) -> Tensor:
     (ICML 2024, section 5). ``sste``: the two largest magnitudes of every four along the inputs.
     """
     if method == "sste":
-        return pack_mask(rowwise_mask(weight))
-    return transposable_bits(weight)
+        return rowwise_mask_bits(weight)
+    return transposable_mask_bits(weight)
 
 
 @torch.no_grad()

@@ -10,3 +10,13 @@ from planish.plugins.hookspecs import Register
 def planish_register_sparsifiers(register: Register) -> None:
     """Register the sparsifier."""
     register("pretrain24", "planish_pretrain24.sparsifier:Pretrain24", "2:4 sparse pre-training of FFNs")
+
+
+@planish.hookimpl
+def planish_register_benchmarks(register: Register) -> None:
+    """Register the benchmark programs."""
+    register(
+        "pretrain24-learning",
+        "planish_pretrain24.benchmark.learning:bench",
+        "flip rates and validation losses of dense, STE, FST and S-STE at equal steps",
+    )

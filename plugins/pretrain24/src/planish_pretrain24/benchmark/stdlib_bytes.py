@@ -1,0 +1,54 @@
+"""The built-in corpus: the source of Python's standard library, byte by byte, split by file."""
+
+from __future__ import annotations
+
+import hashlib
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from planish.errors import DataError
+from torch import Tensor
+
+_LEFT_OUT = ("site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "__pycache__")
+
+
+def read_corpus(limit: int = 24_000_000) -> tuple[Tensor, Tensor]:
+    """Training and validation text as uint8 tensors.
+
+    A tenth of the files, chosen by a hash of their names, is kept for validation, so no file is in both parts.
+
+    Args:
+        limit: Bytes after which no further file is read.
+
+    Raises:
+        DataError: This Python has no readable standard library.
+    """
+    root = Path(sysconfig.get_paths()["stdlib"])
+    parts: tuple[list[bytes], list[bytes]] = ([], [])
+    total = 0
+    for path in sorted(root.rglob("*.py")):
+        name = path.relative_to(root)
+        if any(part in _LEFT_OUT for part in name.parts) or total >= limit:
+            continue
+        try:
+            text = path.read_bytes()
+        except OSError:
+            continue
+        total += len(text)
+        held_out = hashlib.sha256(name.as_posix().encode()).digest()[0] < 26
+        parts[held_out].append(text + b"\n")
+    if not all(parts):
+        raise DataError(f"{root} holds no Python sources; this Python was installed without its standard library")
+    train, held_out = (torch.frombuffer(bytearray(b"".join(part)), dtype=torch.uint8) for part in parts)
+    return train, held_out
+
+
+def windows(text: Tensor, length: int, batch: int, *, seed: int, device: str) -> Iterator[Tensor]:
+    """Endless random windows, int64 ``[batch, length + 1]``, in an order that only the seed decides."""
+    generator = torch.Generator().manual_seed(seed)
+    text, reach = text.to(device), torch.arange(length + 1)
+    while True:
+        starts = torch.randint(len(text) - length, (batch, 1), generator=generator)
+        yield text[(starts + reach).to(device)].long()
