@@ -11,6 +11,7 @@ from planish.config import Config as PluginConfig
 from planish.config import validate
 
 if TYPE_CHECKING:
+    from planish.interfaces.plan import Plan
     from planish.plugins.registry import Registry
     from planish.recipe.schema import Recipe
 
@@ -59,6 +60,17 @@ class Runner(ABC):
     def __init__(self, config: Any = None, **options: Any) -> None:
         """Create the runner from the recipe's ``trainer`` section."""
         self.config = validate(self.Config, options if config is None else config, where="trainer")
+
+    def plan(self, recipe: Recipe, registry: Registry, options: RunOptions) -> list[Plan]:
+        """Return what each transform of the recipe would do to its model, without training: ``planish run --dry-run``.
+
+        Raises:
+            PlanishError: The model, a target or the composition is wrong.
+        """
+        from planish.recipe import build_model
+        from planish.recipe.compose import plan_all
+
+        return plan_all(build_model(recipe.model, registry, trust_code=options.trust_code), recipe.transforms, registry)
 
     @abstractmethod
     def run(self, recipe: Recipe, registry: Registry, options: RunOptions) -> RunResult:

@@ -38,18 +38,15 @@ class PluginManager:
     ``PluginManager().discover()`` loads what is installed; tests register objects with :meth:`register` instead.
     """
 
-    def __init__(self, disable: Iterable[str] | None = None) -> None:
+    def __init__(self, block: Iterable[str] = ()) -> None:
         """Create an empty manager.
 
         Args:
-            disable: Names of plugins to block; read from ``PLANISH_DISABLE_PLUGINS`` if None.
+            block: Names of plugins to block, beside those that ``PLANISH_DISABLE_PLUGINS`` names.
         """
-        if disable is None:
-            disable = os.environ.get(DISABLE_VARIABLE, "").split(",")
-            self._blocked_by = f"the environment variable {DISABLE_VARIABLE}"
-        else:
-            self._blocked_by = "the option -p no:NAME"
-        self.disabled = {name.strip() for name in disable if name.strip()}
+        named = os.environ.get(DISABLE_VARIABLE, "").split(",")
+        self.disabled = {name.strip(): f"the environment variable {DISABLE_VARIABLE}" for name in named if name.strip()}
+        self.disabled |= {name: f"the option -p no:{name}" for name in block}
         self.registry = Registry()
         self._pluggy = pluggy.PluginManager(hookspecs.PROJECT)
         self._pluggy.add_hookspecs(hookspecs)
@@ -76,11 +73,12 @@ class PluginManager:
             self._add(plugin, name, distribution, version)
 
     def _block(self, name: str) -> bool:
-        if name in self.disabled or "*" in self.disabled:
-            self._pluggy.set_blocked(name)
-            self.registry.blocked[name] = self._blocked_by
-            return True
-        return False
+        by = self.disabled.get(name, self.disabled.get("*"))
+        if by is None:
+            return False
+        self._pluggy.set_blocked(name)
+        self.registry.blocked[name] = by
+        return True
 
     def _add(self, plugin: object, name: str, distribution: str, version: str) -> None:
         """Register ``plugin`` and collect what it offers, all or nothing."""

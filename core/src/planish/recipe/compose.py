@@ -15,14 +15,19 @@ from planish.plugins.registry import TRANSFORMS, Registry
 from planish.recipe.schema import TransformSpec
 
 
-def check_transforms(transforms: Sequence[TransformSpec], registry: Registry) -> None:
+def check_transforms(transforms: Sequence[TransformSpec], registry: Registry, *, first: int = 0) -> None:
     """Check names and options of a recipe's transforms, without a model.
+
+    Args:
+        transforms: The transforms.
+        registry: Where their names are looked up.
+        first: Position of the first of them in the recipe, for messages.
 
     Raises:
         PluginError: A transform is unknown, absent, blocked or broken.
         ConfigError: An option is wrong; the message has its place in the recipe.
     """
-    for position, spec in enumerate(transforms):
+    for position, spec in enumerate(transforms, first):
         where = f"transforms[{position}]"
         try:
             cls = registry.load(spec.use, *TRANSFORMS)

@@ -9,7 +9,8 @@ from typing import Any
 import yaml
 
 from planish.config import validate
-from planish.errors import ConfigError
+from planish.errors import ConfigError, PluginError
+from planish.plugins.registry import TRANSFORMS, Entry, Registry
 from planish.recipe.schema import Recipe
 
 
@@ -51,6 +52,51 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 def json_schema() -> dict[str, Any]:
     """Return the JSON schema of a recipe, for editors."""
     return Recipe.model_json_schema()
+
+
+def installed_schema(registry: Registry) -> dict[str, Any]:
+    """Return the JSON schema of a recipe with the options of every plugin that ``registry`` can load.
+
+    A plugin that cannot be loaded is left out; ``planish plugins`` says why.
+    """
+    schema = json_schema()
+    definitions = schema["$defs"]
+    transform = definitions["TransformSpec"]
+    names = []
+    for entry in registry.of(*TRANSFORMS):
+        options = _options(registry, entry, definitions, "Config")
+        if options is not None:
+            names.append(entry.name)
+            transform.setdefault("allOf", []).append(_when("use", entry.name, {"config": options}))
+    transform["properties"]["use"]["examples"] = names
+    default = schema["properties"]["runner"]["default"]
+    for entry in registry.of("runner"):
+        trainer = _options(registry, entry, definitions, "Config")
+        data = _options(registry, entry, definitions, "Data")
+        if trainer is not None and data is not None:
+            rule = _when("runner", entry.name, {"trainer": trainer, "data": data})
+            if entry.name != default:
+                rule["if"]["required"] = ["runner"]
+            schema.setdefault("allOf", []).append(rule)
+    return schema
+
+
+def _options(registry: Registry, entry: Entry, definitions: dict[str, Any], which: str) -> dict[str, Any] | None:
+    """Return a plugin's options as a schema, with its definitions moved to those of the recipe."""
+    try:
+        model = getattr(registry.load(entry.name, entry.kind), which)
+    except PluginError:
+        return None
+    prefix = f"{entry.kind}.{entry.name}.{which}"
+    found: dict[str, Any] = model.model_json_schema(ref_template=f"#/$defs/{prefix}.{{model}}")
+    for name, definition in found.pop("$defs", {}).items():
+        definitions[f"{prefix}.{name}"] = definition
+    definitions[prefix] = found
+    return {"$ref": f"#/$defs/{prefix}"}
+
+
+def _when(key: str, value: str, then: dict[str, Any]) -> dict[str, Any]:
+    return {"if": {"properties": {key: {"const": value}}}, "then": {"properties": then}}
 
 
 def _override(values: dict[str, Any], override: str) -> None:

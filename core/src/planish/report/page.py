@@ -90,7 +90,7 @@ def _cards(variants: list[Variant]) -> list[Card]:
     cards = [
         _card(variants, "Validation loss", "val_loss", _plain("nats", 4), lower=True, tolerance=0.03),
         _card(variants, "Perplexity", "val_perplexity", _plain("", 3), lower=True, tolerance=0.1),
-        _card(variants, "Throughput", "tokens_per_s", lambda v: (f"{v:,.0f}", "tokens/s"), lower=False, tolerance=0.1),
+        _card(variants, "Throughput", "tokens_per_s", lambda v: (f"{v:,.0f}", "tok/s"), lower=False, tolerance=0.1),
         _card(variants, "Step time (median)", "step_ms_p50", _plain("ms", 4), lower=True, tolerance=0.1),
         _card(variants, "Peak memory", "peak_memory_bytes", size, lower=True, tolerance=0.1),
         _card(variants, "Training time", "train_s", duration, lower=True, tolerance=0.1),
@@ -184,7 +184,7 @@ def _charts(variants: list[Variant]) -> tuple[list[Chart], list[str]]:
         caption = "nats a token; line: training (smoothed), dots: validation"
         line("Loss", caption, losses, validation, smooth=charts.moving_average, wide=True)
     for name in [n for n in names if _leaf(n) == "flip_rate"]:
-        caption = "share of mask entries that change in a step; for a dense model, of the mask that it would have"
+        caption = "share of the mask that changes in a step; dense: of the mask that it would have"
         line("Flip rate" if _leaf(name) == name else name, caption, _curves(variants, name), {}, zero=True)
     late, late_validation = _second_half(losses), _second_half(validation)
     if late or late_validation:
