@@ -1,0 +1,1 @@
+"""Where models come from: the architectures and saved models of Transformers."""
