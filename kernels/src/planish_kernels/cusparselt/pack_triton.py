@@ -10,8 +10,15 @@ import triton.language as tl
 from torch import Tensor
 
 from planish_kernels.cusparselt.layout import BLOCK, packed_numel
-from planish_kernels.cusparselt.pack24 import code_of, pair_word, pick_two, store_codes, store_words
-from planish_kernels.mvue24.select24 import one_to_two, pack_pair, philox_words, select24
+from planish_kernels.cusparselt.pack24 import (
+    pair_word,
+    pick_two,
+    store_codes_by_group,
+    store_codes_by_row,
+    store_codes_of_calls,
+    store_words,
+)
+from planish_kernels.mvue24.select24 import one_to_two, philox_words, select24
 
 _TRITON_DTYPES = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 
@@ -84,7 +91,7 @@ def _pack_rows(
             x0, x1, x2, x3 = _soft_threshold(x0, x1, x2, x3, tl.load(scale).to(tl.float32))
     left, right, code = pick_two(x0, x1, x2, x3, kept)
     store_words(values, pair_word(left, right, DTYPE), row, group, rows, cols // 4)
-    store_codes(metadata, code, first_row, first_col // 4, rows, cols // 4, ROWS, COLS // 4)
+    store_codes_by_row(metadata, code, first_row, first_col // 4, rows, cols // 4, ROWS, COLS // 4)
 
 
 @triton.jit
@@ -111,7 +118,7 @@ def _pack_cols(
     x3, m3 = _load_marked(weight, bits, row4 + 3, col[None, :], inside, stride, byte_stride)
     left, right, code = pick_two(x0, x1, x2, x3, m0 | (m1 << 1) | (m2 << 2) | (m3 << 3))
     store_words(values, tl.trans(pair_word(left, right, DTYPE)), col, group, cols, rows // 4)
-    store_codes(metadata, tl.trans(code), first_col, first_row // 4, cols, rows // 4, COLS, ROWS // 4)
+    store_codes_by_group(metadata, code, first_col, first_row // 4, cols, rows // 4, COLS, ROWS // 4)
 
 
 @triton.jit
@@ -145,9 +152,8 @@ def _mvue_lane(grad, word, call, lane: tl.constexpr, channel, tokens, channels, 
     x1 = tl.load(here + stride, mask=inside & (token + 1 < tokens), other=0.0).to(tl.float32)
     x2 = tl.load(here + 2 * stride, mask=inside & (token + 2 < tokens), other=0.0).to(tl.float32)
     x3 = tl.load(here + 3 * stride, mask=inside & (token + 3 < tokens), other=0.0).to(tl.float32)
-    place, value, other_place, other = select24(x0, x1, x2, x3, one_to_two(word))
-    left, right, places = pack_pair(place, value, other_place, other)
-    return pair_word(left, right, DTYPE), code_of(places)
+    left, right, code = select24(x0, x1, x2, x3, one_to_two(word))
+    return pair_word(left, right, DTYPE), code
 
 
 @triton.jit
@@ -165,14 +171,12 @@ def _mvue_kernel(
     w1, c1 = _mvue_lane(grad, u1, call, 1, channel, tokens, channels, stride, DTYPE)
     w2, c2 = _mvue_lane(grad, u2, call, 2, channel, tokens, channels, stride, DTYPE)
     w3, c3 = _mvue_lane(grad, u3, call, 3, channel, tokens, channels, stride, DTYPE)
+    store_codes_of_calls(metadata, c0, c1, c2, c3, first_channel, first_call, channels, groups, CHANNELS, CALLS)
     # A join appends an axis: the high bit of the group's number within its call, then the low bit.
     word = tl.permute(tl.reshape(tl.join(tl.join(w0, w2), tl.join(w1, w3)), (CALLS, CHANNELS, 4)), (1, 0, 2))
-    code = tl.permute(tl.reshape(tl.join(tl.join(c0, c2), tl.join(c1, c3)), (CALLS, CHANNELS, 4)), (1, 0, 2))
     row = first_channel + tl.arange(0, CHANNELS)
     group = first_call * 4 + tl.arange(0, CALLS * 4)
     store_words(values, tl.reshape(word, (CHANNELS, CALLS * 4)), row, group, channels, groups)
-    code = tl.reshape(code, (CHANNELS, CALLS * 4))
-    store_codes(metadata, code, first_channel, first_call * 4, channels, groups, CHANNELS, CALLS * 4)
 
 
 def _regions(packed: Tensor, rows: int, cols: int) -> tuple[Tensor, Tensor]:

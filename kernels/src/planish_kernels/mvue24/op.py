@@ -155,7 +155,7 @@ def mvue24_pack(grad: Tensor, seed: int | Tensor, offset: int | Tensor, *, impl:
         ``values``: ``[channels, 2 * ceil(tokens / 4)]`` of ``grad``'s dtype, the two kept values of each group in the
         order of their tokens. ``bits``: uint8 ``[channels, ceil(ceil(tokens / 4) / 2)]``, the mask as ``pack_mask``
         packs it, with exactly two bits in every group (a place that is marked only to make two holds zero). A group
-        that is not finite holds two NaN, at its first two tokens.
+        that is not finite holds two NaN.
 
     Raises:
         ValueError, TypeError: arguments of another shape, dtype or range.

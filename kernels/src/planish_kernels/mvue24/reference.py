@@ -59,8 +59,10 @@ def inclusion_probabilities(groups: Tensor) -> Tensor:
 def sample_systematic(groups: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
     """Draw the minimum-variance estimate of each group with one uniform.
 
-    The magnitudes are laid end to end on a line of length 2h; the two values whose intervals contain ``u*h`` and
-    ``u*h + h`` are kept. A dominant value is kept anyway; it leaves the line, and one point picks among the others.
+    Intervals are laid end to end on a line of length 2h: for each value its magnitude, or the sum of the three others
+    where that is less. Hence no interval is longer than h, and the points ``u*h`` and ``u*h + h`` lie in two different
+    ones; their values are kept. A value that outweighs the others has an interval of length h, which always holds one
+    of the points, and it keeps its magnitude; every other kept value gets the magnitude h.
 
     Args:
         groups: float ``[..., 4]``.
@@ -69,33 +71,32 @@ def sample_systematic(groups: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]
     Returns:
         ``(kept, values)``: bool and float ``[..., 4]``. ``kept`` marks exactly two places of each group; ``values`` is
         zero elsewhere (and also at a place that is marked only to make two). A group with a value that is not finite,
-        or whose magnitudes sum to infinity, is all NaN, with the first two places marked.
+        or whose magnitudes sum to infinity, is all NaN, with any two places marked.
     """
     a = groups.abs()
-    dominant = _dominant(a)
-    ends = torch.where(dominant, 0, a).unbind(-1)
-    first = ends[0]
-    second = first + ends[1]
-    third = second + ends[2]
-    total = third + ends[3]
-    single = dominant.any(-1)
-    height = torch.where(single, total, total * 0.5)
+    a0, a1, a2, a3 = a.unbind(-1)
+    limits = torch.finfo(a.dtype)
+    # The smallest float keeps the interval of a value that is alone in its group from vanishing.
+    smallest = limits.smallest_normal * limits.eps
+    low, high = (a0 + a1) + smallest, (a2 + a3) + smallest
+    first = torch.fmin(a0, a1 + high)
+    second = first + torch.fmin(a1, a0 + high)
+    third = second + torch.fmin(a2, a3 + low)
+    total = third + torch.fmin(a3, a2 + low)
+    height = total * 0.5
     ahead = 1.0 + uniforms.to(a.dtype)
-    below = torch.nextafter(total, torch.zeros_like(total))  # a point must lie inside the line, however it is rounded
-    near = torch.minimum((ahead - 1.0) * height, below)
-    far = torch.minimum(ahead * height, below)
+    near = (ahead - 1.0) * height
+    # The largest number under the total: a point must lie inside the line, however it is rounded.
+    far = torch.fmin(ahead * height, total * (1 - limits.eps / 2))
 
-    def places(point: Tensor) -> Tensor:
-        past1, past2, past3 = point >= first, point >= second, point >= third
-        return torch.stack((~past1, past1 & ~past2, past2 & ~past3, past3), dim=-1)
-
-    kept = places(near) | torch.where(single.unsqueeze(-1), dominant, places(far))
-    values = torch.where(dominant, groups, torch.copysign(height.unsqueeze(-1), groups))
+    near0, near1 = near < first, near < second
+    far1, far2 = (far < second) & near0, (far < third) & near1
+    kept = torch.stack(
+        (near0, far1 | (near1 & ~near0), ~near1 | (far2 & ~far1), ~far1 & ~far2), dim=-1
+    )
+    values = torch.copysign(torch.maximum(a, height.unsqueeze(-1)), groups)
     values = torch.where(kept, values, 0)
-
-    missing = 2 - kept.sum(-1, keepdim=True)
-    kept = kept | (~kept & ((~kept).cumsum(-1) <= missing))
-    return _spread_non_finite(a, kept, values)
+    return kept, torch.where(torch.isfinite(low + high).unsqueeze(-1), values, torch.nan)
 
 
 def approximate_inclusion_probabilities(groups: Tensor) -> Tensor:

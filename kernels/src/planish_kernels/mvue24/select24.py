@@ -29,62 +29,56 @@ def one_to_two(word):
 
 
 @triton.jit
+def _with_sign(magnitude, x):
+    """``magnitude`` (not negative) with the sign of ``x``, both float32."""
+    return ((x.to(tl.int32, bitcast=True) & -2147483648) | magnitude.to(tl.int32, bitcast=True)).to(
+        tl.float32, bitcast=True
+    )
+
+
+@triton.jit
 def select24(x0, x1, x2, x3, ahead):
     """Keep two of four float32 values without bias and with the least variance.
 
     Args: the four values, and ``ahead = 1 + u`` from ``one_to_two``.
-    Returns ``place, value, other_place, other_value``: two different places as one-hot int32 (1, 2, 4 or 8) and what
-    is kept there, in float32. The second value is zero where one place alone was drawn. A group that is not finite
-    comes back as NaN at its first two places.
+    Returns ``left, right, code``: what is kept, in float32 and in the order of place, and the two places as
+    ``first + 4 * second`` in int32. A value is zero where one place alone was drawn; both are NaN in a group that is
+    not finite.
+
+    Each line of this function counts: the packers are bound by it, not by memory.
     """
     a0, a1, a2, a3 = tl.abs(x0), tl.abs(x1), tl.abs(x2), tl.abs(x3)
-    low, high = a0 + a1, a2 + a3
-    # A value that outweighs the three others is kept anyway and leaves the line. (A rounded sum is never less than a
-    # term of it, hence there is at most one.)
-    d0, d1, d2, d3 = a0 > a1 + high, a1 > a0 + high, a2 > a3 + low, a3 > a2 + low
-    dominant = tl.where(d0, x0, tl.where(d1, x1, tl.where(d2, x2, tl.where(d3, x3, 0.0))))
-    dominant_place = tl.where(d0, 1, tl.where(d1, 2, tl.where(d2, 4, 8)))
-    first = tl.where(d0, 0.0, a0)
-    second = first + tl.where(d1, 0.0, a1)
-    third = second + tl.where(d2, 0.0, a2)
-    total = third + tl.where(d3, 0.0, a3)
-    single = dominant != 0.0
-    height = tl.where(single, total, total * 0.5)
-    # The largest float under `total`: a point must lie inside the line. (Zero has none: NaN, which minimum ignores.)
-    below = (total.to(tl.int32, bitcast=True) - 1).to(tl.float32, bitcast=True)
-    near = tl.minimum((ahead - 1.0) * height, below)
-    far = tl.minimum(ahead * height, below)
+    # The smallest float keeps the interval of a value that is alone in its group from vanishing.
+    low, high = (a0 + a1) + 1.401298464324817e-45, (a2 + a3) + 1.401298464324817e-45
+    first = tl.minimum(a0, a1 + high)
+    second = first + tl.minimum(a1, a0 + high)
+    third = second + tl.minimum(a2, a3 + low)
+    total = third + tl.minimum(a3, a2 + low)
+    height = total * 0.5
+    near = (ahead - 1.0) * height
+    # 1 - 2^-24: the largest float under `total`, since a point must lie inside the line.
+    far = tl.minimum(ahead * height, total * 0.999999940395355224609375)
 
-    in0, in1, in2 = near < first, near < second, near < third
-    other = tl.where(in0, x0, tl.where(in1, x1, tl.where(in2, x2, x3)))
-    other_place = tl.where(in0, 1, tl.where(in1, 2, tl.where(in2, 4, 8)))
-    in0, in1, in2 = far < first, far < second, far < third
-    value = tl.where(in0, x0, tl.where(in1, x1, tl.where(in2, x2, x3)))
-    place = tl.where(in0, 1, tl.where(in1, 2, tl.where(in2, 4, 8)))
-    value = tl.where(single, dominant, tl.where(value < 0.0, -height, height))
-    other = tl.where(other < 0.0, -height, height)
-    place = tl.where(single, dominant_place, place)
-
-    alone = place == other_place
-    other = tl.where(alone, 0.0, other)
-    other_place = tl.where(alone, tl.where(place == 1, 2, 1), other_place)
-    finite = low + high < float("inf")
-    value = tl.where(finite, value, float("nan"))
-    other = tl.where(finite, other, float("nan"))
-    place = tl.where(finite, place, 1)
-    other_place = tl.where(finite, other_place, 2)
-    return place, value, other_place, other
+    near0, near1 = near < first, near < second
+    far1, far2 = (far < second) & near0, (far < third) & near1
+    left = tl.where(near0, x0, tl.where(near1, x1, x2))
+    right = tl.where(far1, x1, tl.where(far2, x2, x3))
+    code = tl.where(near0, 0, tl.where(near1, 1, 2)) + tl.where(far1, 4, tl.where(far2, 8, 12))
+    spoil = (low + high) * 0.0
+    left = _with_sign(tl.maximum(tl.abs(left), height), left) + spoil
+    right = _with_sign(tl.maximum(tl.abs(right), height), right) + spoil
+    return left, right, code
 
 
 @triton.jit
-def value_at(here: tl.constexpr, place, value, other_place, other):
-    """What ``select24`` left at the one-hot place ``here``; a group that is not finite is NaN at all four."""
-    empty = tl.where(value == value, 0.0, float("nan"))
-    return tl.where(place == here, value, tl.where(other_place == here, other, empty))
+def value_at(place: tl.constexpr, left, right, code):
+    """What ``select24`` left at a place (0 to 3); a group that is not finite is NaN at all four."""
+    empty = tl.where(left == left, 0.0, float("nan"))
+    return tl.where((code & 3) == place, left, tl.where((code >> 2) == place, right, empty))
 
 
 @triton.jit
-def pack_pair(place, value, other_place, other):
-    """The two kept values in order of place, and the four mask bits (lowest place in the lowest bit) as int32."""
-    ascending = place < other_place
-    return tl.where(ascending, value, other), tl.where(ascending, other, value), place | other_place
+def bits_of(code):
+    """The four mask bits of a code (lowest place in the lowest bit), int32."""
+    one = tl.full(code.shape, 1, tl.int32)
+    return (one << (code & 3)) | (one << (code >> 2))

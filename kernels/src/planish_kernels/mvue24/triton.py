@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from planish_kernels.mvue24.select24 import one_to_two, pack_pair, philox_words, select24, value_at
+from planish_kernels.mvue24.select24 import bits_of, one_to_two, philox_words, select24, value_at
 
 
 @triton.jit
@@ -43,10 +43,10 @@ def _dense_kernel(
         x1 = _load_token(grad, token + 1, channel, tokens, channels, grad_stride_token, grad_stride_channel)
         x2 = _load_token(grad, token + 2, channel, tokens, channels, grad_stride_token, grad_stride_channel)
         x3 = _load_token(grad, token + 3, channel, tokens, channels, grad_stride_token, grad_stride_channel)
-        place, value, other_place, other = select24(x0, x1, x2, x3, one_to_two(words[lane]))
-        for place_in_group in tl.static_range(4):
-            y = value_at(1 << place_in_group, place, value, other_place, other)
-            here = token + place_in_group
+        left, right, code = select24(x0, x1, x2, x3, one_to_two(words[lane]))
+        for place in tl.static_range(4):
+            y = value_at(place, left, right, code)
+            here = token + place
             inside = (channel < channels) & (here < tokens)
             pointer = out + here * out_stride_token + channel * out_stride_channel
             tl.store(pointer, y.to(out.dtype.element_ty), mask=inside)
@@ -60,9 +60,8 @@ def _pack_lane(grad, word, call, lane: tl.constexpr, channel, tokens, channels, 
     x1 = _load_token(grad, token + 1, channel, tokens, channels, stride_token, stride_channel)
     x2 = _load_token(grad, token + 2, channel, tokens, channels, stride_token, stride_channel)
     x3 = _load_token(grad, token + 3, channel, tokens, channels, stride_token, stride_channel)
-    place, value, other_place, other = select24(x0, x1, x2, x3, one_to_two(word))
-    left, right, nibble = pack_pair(place, value, other_place, other)
-    nibble = tl.where(token < tokens, nibble, 0)
+    left, right, code = select24(x0, x1, x2, x3, one_to_two(word))
+    nibble = tl.where(token < tokens, bits_of(code), 0)
     return left.to(grad.dtype.element_ty), right.to(grad.dtype.element_ty), nibble
 
 
