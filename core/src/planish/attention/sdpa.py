@@ -33,8 +33,9 @@ class SdpaAttention(AttentionImpl):
             return Support(False, f"window is {spec.window}; a query sees at least 1 key")
         if not 0 <= spec.dropout < 1:
             return Support(False, f"dropout is {spec.dropout}; it lies in [0, 1)")
-        if spec.device == "cuda" and not torch.cuda.is_available():
-            return Support(False, "there is no CUDA GPU here")
+        here = {"cpu", getattr(torch.accelerator.current_accelerator(), "type", "cpu")}
+        if spec.device not in here:
+            return Support(False, f"there is no device {spec.device!r} here; there is {' and '.join(sorted(here))}")
         return Support(True)
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, *, spec: AttentionSpec, bias: Tensor | None = None) -> Tensor:
@@ -78,12 +79,16 @@ class SdpaAttention(AttentionImpl):
 def visible(spec: AttentionSpec, device: torch.device | str) -> Tensor | None:
     """Return bool [q_len, kv_len], True where query i sees key j; None where every query sees every key.
 
-    Query i stands at position p = i + kv_len - q_len. Causal: j <= p. A window of w: the w most recent keys, so that
-    p - w < j, and without ``causal`` also j <= p, because later keys are not recent ones.
+    Query i stands at position p = i + kv_len - q_len. Causal bounds keys from above, j <= p; a window of w bounds them
+    from below, p - w < j.
     """
     if not spec.causal and spec.window is None:
         return None
     position = torch.arange(spec.q_len, device=device)[:, None] + (spec.kv_len - spec.q_len)
     key = torch.arange(spec.kv_len, device=device)[None, :]
-    seen = key <= position
-    return seen if spec.window is None else seen & (key > position - spec.window)
+    seen = torch.ones(spec.q_len, spec.kv_len, dtype=torch.bool, device=device)
+    if spec.causal:
+        seen &= key <= position
+    if spec.window is not None:
+        seen &= key > position - spec.window
+    return seen

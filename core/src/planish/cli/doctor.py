@@ -19,9 +19,10 @@ class Check:
     """One finding."""
 
     group: str
-    """Where it comes from: a plugin's distribution, or ``plugins``."""
+    """Where it comes from: a plugin's distribution, ``plugins``, or ``not installed``."""
     name: str
-    ok: bool
+    ok: bool | None
+    """Whether it is there; None for what could be installed and nothing here waits for."""
     detail: str
     fix: str = ""
 
@@ -37,7 +38,8 @@ def doctor(context: typer.Context, as_json: Json = False) -> None:
     registry = session(context).registry
     checks = [*diagnoses(registry), *plugin_checks(registry)]
     if as_json:
-        print_json({"ok": all(check.ok for check in checks), "checks": [asdict(check) for check in checks]})
+        fine = all(check.ok is not False for check in checks)
+        print_json({"ok": fine, "checks": [asdict(check) for check in checks]})
         return
     out = console()
     from rich.markup import escape
@@ -47,14 +49,13 @@ def doctor(context: typer.Context, as_json: Json = False) -> None:
         if check.group != group:
             group = check.group
             out.print(f"[bold]{escape(group)}[/]")
-        mark = "[green]✓[/]" if check.ok else "[yellow]✗[/]"
+        mark = {True: "[green]✓[/]", False: "[yellow]✗[/]", None: "[dim]·[/]"}[check.ok]
         out.print(f"  {mark} {escape(check.name)}: {escape(check.detail)}")
-        if check.fix and not check.ok:
+        if check.fix and check.ok is False:
             out.print(f"      [dim]→ {escape(check.fix)}[/]")
-    missing = sum(not check.ok for check in checks)
-    out.print(
-        f"\n{len(checks) - missing} of {len(checks)} checks are fine" + ("" if missing else "; nothing is missing")
-    )
+    missing = [check.name for check in checks if check.ok is False]
+    verdict = f"to mend: {', '.join(missing)}" if missing else "everything that is installed works"
+    out.print(f"\n{escape(verdict)}")
 
 
 def diagnoses(registry: Registry) -> list[Check]:
@@ -94,6 +95,6 @@ def plugin_checks(registry: Registry) -> list[Check]:
     gone = {*registry.broken, *registry.blocked}
     for kind, name, distribution in registry.absent():
         if name not in gone:
-            what = f"{kind.replace('_', ' ')} {name}"
-            found.append(Check("plugins", what, False, "not installed", f"pip install {distribution}"))
+            fix = f"pip install {distribution}"
+            found.append(Check("not installed", f"{kind.replace('_', ' ')} {name}", None, fix, fix))
     return found

@@ -34,11 +34,14 @@ def plain_table(*columns: str) -> Table:
 
 
 def print_table(table: Table) -> None:
-    """Print a table: as wide as the terminal, or as wide as it needs where stdout is no terminal."""
+    """Print a table: as wide as the terminal, or unbroken and without trailing spaces where stdout is no terminal."""
     from rich.console import Console
 
     out = Console(file=sys.stdout, highlight=False)
-    if not out.is_terminal:
-        wide = Console(file=sys.stdout, highlight=False, width=10_000)
-        out = Console(file=sys.stdout, highlight=False, width=max(80, wide.measure(table).maximum))
-    out.print(table)
+    if out.is_terminal:
+        out.print(table)
+        return
+    out = Console(file=sys.stdout, highlight=False, width=max(80, Console(width=10_000).measure(table).maximum))
+    with out.capture() as captured:
+        out.print(table)
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))

@@ -40,8 +40,7 @@ class Verbs(TyperGroup):
         known = self.list_commands(ctx)
         brought = name in registry.blocked or name in registry.broken or ("command", name) in FIRST_PARTY
         if name not in known and not brought:
-            hint = did_you_mean(name, known)
-            raise ConfigError(f"no verb named {name!r}{hint}; 'planish --help' lists them")
+            raise ConfigError(f"no verb named {name!r}{did_you_mean(name, known)} ('planish --help' lists them)")
         return name, load_verb(registry, name), args[1:]
 
 

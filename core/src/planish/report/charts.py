@@ -96,6 +96,25 @@ def line_chart(
         return _svg(figure, key)
 
 
+def fan_chart(curves: Sequence[Series], place: int, *, key: str) -> str:
+    """Return an SVG of one metric of many parts of a model, the first part faint, the last in full colour.
+
+    Args:
+        curves: One for each part, in the model's order.
+        place: Place of the variant (its colour).
+        key: Unique among the charts of a page.
+    """
+    with _figure(wide=False) as (figure, axes):
+        for position, series in enumerate(curves):
+            steps, values = thin(series, _POINTS // 4)
+            depth = (position + 1) / len(curves)
+            axes.plot(steps, values, color=_SERIES[place % len(_SERIES)], alpha=0.15 + 0.85 * depth**1.5, linewidth=1.3)
+        axes.margins(x=0.01)
+        _focus(axes, curves)
+        axes.set_xlabel("optimizer step")
+        return _svg(figure, key)
+
+
 def bar_chart(rows: Sequence[tuple[str, int, Sequence[float]]], *, key: str, unit: str) -> str:
     """Return an SVG of stacked horizontal bars.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -183,9 +182,10 @@ def _charts(variants: list[Variant]) -> tuple[list[Chart], list[str]]:
     if losses or validation:
         caption = "nats a token; line: training (smoothed), dots: validation"
         line("Loss", caption, losses, validation, smooth=charts.moving_average, wide=True)
-    for name in [n for n in names if _leaf(n) == "flip_rate"]:
+    rates, others, by_part = _sorted_names(names)
+    for name in rates:
         caption = "share of the mask that changes in a step; dense: of the mask that it would have"
-        line("Flip rate" if _leaf(name) == name else name, caption, _curves(variants, name), {}, zero=True)
+        line("Flip rate" if len(rates) == 1 else name, caption, _curves(variants, name), {}, zero=True)
     late, late_validation = _second_half(losses), _second_half(validation)
     if late or late_validation:
         line("Loss, second half", "the same, closer", late, late_validation, smooth=charts.moving_average)
@@ -196,22 +196,40 @@ def _charts(variants: list[Variant]) -> tuple[list[Chart], list[str]]:
     peaks = [(v, i, [v.summary.peak_memory_bytes or 0]) for i, v in placed]
     bars("Model in memory", "full: parameters; pale: buffers, such as masks", held)
     bars("Peak memory", "of the device, or of the process on a CPU", peaks)
-    others = [n for n in names if n not in ("loss", "val_loss", "step_ms") and _leaf(n) != "flip_rate"]
     for name in others[:_MOST_CHARTS]:
-        line(name.replace("_", " "), "", _curves(variants, name), {})
+        line(_title(name), "", _curves(variants, name), {})
+    for name, parts in by_part.items():
+        place, curves = [(i, _curves([v], *parts)) for i, v in placed if any(p in v.series for p in parts)][-1]
+        svg = charts.fan_chart(list(curves.values()), place, key=f"chart{len(made)}")
+        caption = f"{parts[0].removeprefix(name + '/')} (faint) to {parts[-1].removeprefix(name + '/')} (full)"
+        made.append(Chart(f"{_title(name)} by part", caption, Markup(svg), legend=(place,)))
     return made, others[_MOST_CHARTS:]
 
 
-def _leaf(name: str) -> str:
-    return re.split(r"[/.]", name)[-1]
+def _sorted_names(names: Iterable[str]) -> tuple[list[str], list[str], dict[str, list[str]]]:
+    """Return names of flip rates, other metrics that get a chart, and metric -> the same metric of parts of the model.
+
+    ``flip_rate/layers.0.mlp`` is a part of ``flip_rate`` where both are reported.
+    """
+    left = [name for name in names if name not in ("loss", "val_loss", "step_ms")]
+    parts: dict[str, list[str]] = {}
+    for name in left:
+        whole = max((w for w in left if name.startswith(f"{w}/")), key=len, default=None)
+        if whole is not None:
+            parts.setdefault(whole, []).append(name)
+    wholes = [name for name in left if not any(name in found for found in parts.values())]
+    rates = [name for name in wholes if name.rpartition("/")[2] == "flip_rate"]
+    return rates, [name for name in wholes if name not in rates], parts
 
 
-def _curves(variants: list[Variant], name: str) -> dict[int, Series]:
-    return {
-        place: v.series[name]
-        for place, v in enumerate(variants)
-        if name in v.series and any(math.isfinite(x) for x in v.series[name].values)
-    }
+def _title(name: str) -> str:
+    return name[:1].upper() + name[1:].replace("_", " ")
+
+
+def _curves(variants: list[Variant], *names: str) -> dict[int, Series]:
+    """Return the finite series of these names, numbered by variant, or of one variant, numbered by name."""
+    found = [v.series.get(name) for v in variants for name in names]
+    return {i: s for i, s in enumerate(found) if s is not None and any(math.isfinite(x) for x in s.values)}
 
 
 def _second_half(curves: Mapping[int, Series]) -> dict[int, Series]:
