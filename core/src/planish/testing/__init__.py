@@ -18,8 +18,22 @@ from importlib.util import find_spec
 if find_spec("pytest") is None:
     raise ModuleNotFoundError("planish.testing needs pytest; run: pip install 'planish[testing]'", name="pytest")
 
+from planish.testing.attention_contract import AttentionContract
+from planish.testing.data_filter_contract import DataFilterContract
+from planish.testing.language_model_contract import LanguageModelContract
 from planish.testing.plugin_contract import PluginContract
+from planish.testing.quantizer_contract import QuantizerContract
 from planish.testing.sparsifier_contract import SparsifierContract
 from planish.testing.transform_contract import TransformContract
+from planish.testing.video_model_contract import VideoModelContract
 
-__all__ = ["PluginContract", "SparsifierContract", "TransformContract"]
+__all__ = [
+    "AttentionContract",
+    "DataFilterContract",
+    "LanguageModelContract",
+    "PluginContract",
+    "QuantizerContract",
+    "SparsifierContract",
+    "TransformContract",
+    "VideoModelContract",
+]
