@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from planish.testing.clause import not_claimed, require
-from planish.testing.comparison import relative_error
+from planish.testing.comparison import clone_state, relative_error
 from planish.testing.training import make_optimizer, train
 from planish.testing.transform.subject import TransformSubject
 from planish.testing.two_processes import run_on_two
@@ -28,8 +28,10 @@ class SurvivalClauses(TransformSubject):
         batch = self.make_batches(1)[0]
         grads = []
         losses = []
+        before = clone_state(model.state_dict())
         torch._dynamo.reset()
         for compiled in (False, True):
+            model.load_state_dict(before)  # counters of random draws too
             model.zero_grad()
             torch.manual_seed(30)
             called = torch.compile(model, fullgraph=True, backend=self.compile_backend) if compiled else model
