@@ -6,7 +6,7 @@ import math
 from typing import Annotated, Any, Literal
 
 from planish.config import Config
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 DECAY_GRID = (1e-6, 6e-6, 2e-5, 6e-5, 2e-4, 6e-4, 2e-3)
 """Decay factors that ``decay="auto"`` tries: those that the paper's experiments used, and their neighbours."""
@@ -77,13 +77,12 @@ class Pretrain24Config(Config):
     search_window: float = Field(
         0.5, gt=0, le=1, description="decay=auto: share of a trial, at its end, over which flip rates are averaged"
     )
-    search_grid: Annotated[tuple[float, ...], BeforeValidator(tuple)] = Field(
+    search_grid: Annotated[tuple[float, ...], AfterValidator(_grid)] = Field(
         DECAY_GRID, description="decay=auto: the factors that are tried"
     )
 
     @model_validator(mode="after")
     def _consistent(self) -> Pretrain24Config:
-        _grid(self.search_grid)
         if self.decay == "auto":
             if self.method != "fst":
                 raise ValueError(f"decay='auto' belongs to method 'fst'; method {self.method!r} has no masked decay")

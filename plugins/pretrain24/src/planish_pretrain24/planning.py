@@ -54,10 +54,10 @@ def candidates(model: nn.Module, patterns: Sequence[str] | None, *, min_features
             if matched is not None and next(module.children(), None) is None and _has_weight(module):
                 yield Candidate(name, module, False, f"a {type(module).__name__}; 2:4 sparsity is for linear layers")
             continue
-        refusal = _refusal(name, module, tied, min_features)
-        if refusal is None and name not in ffn and name not in named:
-            refusal = role(name, module)
-        yield Candidate(name, module, refusal is None, refusal or ffn.get(name) or "named exactly in targets")
+        reason = refusal(name, module, tied, min_features)
+        if reason is None and name not in ffn and name not in named:
+            reason = role(name, module)
+        yield Candidate(name, module, reason is None, reason or ffn.get(name) or "named exactly in targets")
 
 
 def _is_state(name: str) -> bool:
@@ -68,8 +68,17 @@ def _has_weight(module: nn.Module) -> bool:
     return any(True for _ in module.parameters(recurse=False))
 
 
-def _refusal(name: str, module: nn.Module, tied: Mapping[str, list[str]], min_features: int) -> str | None:
-    """Why a module cannot be taken, whatever its place in the model; None if it can."""
+def refusal(name: str, module: nn.Module, tied: Mapping[str, list[str]], min_features: int) -> str | None:
+    """Why a module cannot be taken, whatever its place in the model; None if it can.
+
+    Args:
+        name: Its qualified name.
+        module: The module.
+        tied: Parameter name -> the other names of the same tensor (:func:`planish.targets.tied_parameters`).
+        min_features: Least number of in and of out features.
+    """
+    if features(module) is None and not isinstance(module, (*_CONVOLUTIONS, nn.Embedding)):
+        return f"a {type(module).__name__}; 2:4 sparsity is for linear layers"
     if isinstance(module, _CONVOLUTIONS):
         return f"a convolution ({type(module).__name__}); 2:4 sparsity is for linear layers"
     if isinstance(module, nn.Embedding):
@@ -105,4 +114,4 @@ def _refusal(name: str, module: nn.Module, tied: Mapping[str, list[str]], min_fe
     return None
 
 
-__all__ = ["MULTIPLE", "Candidate", "candidates", "stores_transposed"]
+__all__ = ["MULTIPLE", "Candidate", "candidates", "refusal", "stores_transposed"]

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch
 from planish.api import applied
-from planish.errors import CheckpointError, ConfigError, UnsupportedError
+from planish.errors import CheckpointError, CompositionError, ConfigError, UnsupportedError, did_you_mean
 from planish.interfaces import Claim, ModelTransform, Plan, PlannedModule, Sparsifier
 from planish.interfaces.transform import Progress, Trial
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from planish_pretrain24.encoders import emulated
 from planish_pretrain24.find_decay import DecaySearch, find_decay
 from planish_pretrain24.flip_rate import flip_rates
 from planish_pretrain24.masked_decay import decay_masked_gradients
-from planish_pretrain24.planning import candidates, stores_transposed
+from planish_pretrain24.planning import MULTIPLE, candidates, refusal, stores_transposed
 from planish_pretrain24.schedule import dense_from, searches_masks
 from planish_pretrain24.state import LayerSparsity, attach, layers
 
@@ -29,6 +29,7 @@ _CLAIMS = (
     Claim("matmul.input_grad", exclusive=False),
     Claim("matmul.weight_grad", exclusive=False),
 )
+_OBSERVES = (Claim("weight.mask", exclusive=False),)
 
 
 class Pretrain24(Sparsifier):
@@ -71,7 +72,7 @@ class Pretrain24(Sparsifier):
             chosen = execution.choose(candidate.module, self.config)
             if not chosen.sparse:
                 dense[chosen.reason] += 1
-            claims = () if self.config.method == "virtual" else _CLAIMS
+            claims = _OBSERVES if self.config.method == "virtual" else _CLAIMS
             planned.append(PlannedModule(candidate.name, True, candidate.reason, claims, chosen.details))
         return Plan(self.name, self.config.model_dump(mode="json"), tuple(planned), tuple(self._notes(dense)))
 
@@ -103,13 +104,13 @@ class Pretrain24(Sparsifier):
                 "own loop call transform.search(trial) or planish_pretrain24.find_decay, or give a number (6e-5 suits "
                 "GPT-2 124M)"
             )
-        touched = [(entry.name, model.get_submodule(entry.name)) for entry in plan.touched]
+        touched = [(entry.name, _linear(model, entry.name)) for entry in plan.touched]
         if self.config.execution == "sparse" and self.config.method != "virtual":
             for name, layer in touched:
-                refusal = execution.cannot(layer, self.config)
-                if refusal is not None:
+                reason = execution.cannot(layer, self.config)
+                if reason is not None:
                     raise UnsupportedError(
-                        f"pretrain24: execution='sparse' is not possible for {name!r}: {refusal}; "
+                        f"pretrain24: execution='sparse' is not possible for {name!r}: {reason}; "
                         "execution='auto' keeps its matmuls dense while its masks train"
                     )
         prepared = [(name, layer, self._state_of(layer, index)) for index, (name, layer) in enumerate(touched)]
@@ -132,7 +133,7 @@ class Pretrain24(Sparsifier):
             original=None if virtual else type(layer),
         )
         masks.initialise(layer, state)
-        return state
+        return state.train(layer.training)
 
     def on_train_start(self, model: nn.Module, total_steps: int) -> None:
         """Learn the length of the run; let masks and scales follow weights that were loaded after :meth:`apply`.
@@ -237,6 +238,24 @@ class Pretrain24(Sparsifier):
     def observer(self) -> Pretrain24:
         """The ``virtual`` method with the same interval: a baseline reports its flip rate with it."""
         return Pretrain24(self.config.model_copy(update={"method": "virtual", "decay": 0.0}))
+
+
+def _linear(model: nn.Module, name: str) -> nn.Module:
+    """The layer that a plan names.
+
+    Raises:
+        CompositionError: The model has none such, or it cannot be trained 2:4.
+    """
+    modules = dict(model.named_modules())
+    if name not in modules:
+        raise CompositionError(
+            f"pretrain24: the plan names {name!r}, which {type(model).__name__} does not have"
+            f"{did_you_mean(name, modules)}; plan again on this model"
+        )
+    refused = refusal(name, modules[name], {}, min_features=MULTIPLE)
+    if refused is not None:
+        raise CompositionError(f"pretrain24: the plan names {name!r}, but {refused}; plan again on this model")
+    return modules[name]
 
 
 def _rank() -> int:
