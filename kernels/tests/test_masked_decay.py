@@ -33,7 +33,7 @@ def test_against_float64(
 ) -> None:
     grad, weight, mask = case(*shape, torch.float32)
     grad, weight = grad.to(grad_dtype), weight.to(weight_dtype)
-    expected = grad.double() + 0.37 * (~mask) * weight.double()
+    expected = grad.double() + 0.37 * ((~mask) * weight.double())
     device = kernel_device if impl == "triton" else torch.device("cpu")
     ours = grad.clone().to(device)
     back = masked_decay_(ours, weight.to(device), pack_mask(mask).to(device), 0.37, impl=impl)
@@ -84,7 +84,7 @@ def test_active_switches_it(impl: str, dtype: torch.dtype, kernel_device: torch.
 def test_float64_stays_float64() -> None:
     grad, weight, mask = case(4, 12, torch.float64)
     ours = masked_decay_(grad.clone(), weight, pack_mask(mask), 0.1)
-    torch.testing.assert_close(ours, grad + 0.1 * (~mask) * weight, rtol=1e-15, atol=1e-15)
+    torch.testing.assert_close(ours, grad + 0.1 * ((~mask) * weight), rtol=1e-15, atol=1e-15)
 
 
 def test_bad_input() -> None:
