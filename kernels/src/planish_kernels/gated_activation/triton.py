@@ -1,4 +1,4 @@
-"""Gated activations in tiles, for any strides: a sparse matmul writes column-major, where walking rows misses the L2."""
+"""Gated activations in tiles, for any strides: sparse matmuls write column-major, where walking rows misses the L2."""
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
 
