@@ -1,4 +1,4 @@
-"""planish under Lightning: callbacks that apply plugins in any Trainer, language modelling on text, and ``planish run``.
+"""planish under Lightning: callbacks that apply plugins in any Trainer, language modelling, and ``planish run``.
 
 Nothing here takes part in a run that does not name it: no entry point adds callbacks to a Trainer.
 """

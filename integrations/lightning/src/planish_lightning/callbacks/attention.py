@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import lightning as L
-from torch import Tensor, nn
-
 from planish.errors import ConfigError, UnsupportedError
 from planish.interfaces import AttentionImpl, AttentionSpec
 from planish.plugins.manager import default_registry
 from planish.plugins.registry import Registry
+from torch import Tensor, nn
 
 
 class ReplaceAttention(L.Callback):
@@ -77,7 +77,7 @@ class ReplaceAttention(L.Callback):
                     f"{type(model).__name__} does not use Transformers' attention interface, so its attention cannot "
                     "be replaced"
                 )
-            self._restore.append(lambda model=model, before=before: model.set_attn_implementation(before))
+            self._restore.append(partial(model.set_attn_implementation, before))
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Give the model back its own attention."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from torch import nn
-
 from planish.api import LiveTransform, applied
 from planish.errors import CheckpointError
+from torch import nn
 
 KEY = "planish"
 """Key of the record in a Lightning checkpoint."""

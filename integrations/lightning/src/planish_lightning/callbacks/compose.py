@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from planish.api import LiveTransform, apply, resolve
 from planish.config import validate
 from planish.interfaces import ModelTransform
@@ -15,6 +13,8 @@ from planish.plugins.manager import default_registry
 from planish.plugins.registry import Registry
 from planish.recipe import Recipe, TransformSpec, read_recipe
 from planish.recipe.compose import plan_all
+from torch import nn
+
 from planish_lightning.callbacks.transform_callback import TransformCallback
 
 
@@ -60,9 +60,7 @@ class Compose(TransformCallback):
         """Check all claims, then apply in order."""
         registry = self._registry or default_registry()
         plan_all(model, self.specs, registry)
-        return [
-            apply(model, spec.use, targets=spec.targets, registry=registry, **spec.config) for spec in self.specs
-        ]
+        return [apply(model, spec.use, targets=spec.targets, registry=registry, **spec.config) for spec in self.specs]
 
 
 def _specs(recipe: str | Path | Recipe | Sequence[str | Mapping[str, Any] | TransformSpec]) -> list[TransformSpec]:

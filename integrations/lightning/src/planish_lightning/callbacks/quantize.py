@@ -8,13 +8,13 @@ from typing import Any
 
 import lightning as L
 import torch
-from torch import nn
-
 from planish.api import LiveTransform, applied, apply, resolve
 from planish.errors import ConfigError, DataError, PluginError
 from planish.interfaces import ModelTransform, Quantizer
 from planish.plugins.manager import default_registry
 from planish.plugins.registry import Registry
+from torch import nn
+
 from planish_lightning.callbacks.transform_callback import TransformCallback, check_open_options
 
 

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from torch import Tensor, nn
-
 from planish.api import LiveTransform, apply, resolve
 from planish.errors import PluginError
 from planish.interfaces import ModelTransform, Sparsifier
 from planish.plugins.manager import default_registry
 from planish.plugins.registry import Registry
+from torch import Tensor, nn
+
 from planish_lightning.callbacks.transform_callback import TransformCallback
 
 
 class Sparsify(TransformCallback):
     """Trains with a sparsifier::
 
-        Trainer(callbacks=[Sparsify("pretrain24", targets=["*.mlp.*"], dense_finish=0.2)])
+    Trainer(callbacks=[Sparsify("pretrain24", targets=["*.mlp.*"], dense_finish=0.2)])
     """
 
     def __init__(

@@ -10,12 +10,12 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
-from torch import nn
-from torch.optim import Optimizer
-
 from planish.api import LiveTransform, applied
 from planish.errors import CheckpointError, ConfigError, UnsupportedError, WorkError
 from planish.interfaces import ModelTransform, Sparsifier
+from torch import nn
+from torch.optim import Optimizer
+
 from planish_lightning.callbacks import checkpoint_record
 from planish_lightning.callbacks.method_tap import tap
 
@@ -203,9 +203,7 @@ class TransformCallback(L.Callback):
 
     # ------------------------------------------------------------------ checkpoints
 
-    def on_save_checkpoint(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Record what has been applied."""
         checkpoint[checkpoint_record.KEY] = checkpoint_record.record(self.model(pl_module))
 

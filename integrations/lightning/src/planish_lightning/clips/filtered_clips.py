@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from pydantic import ValidationError
-from torch.utils.data import DataLoader, Dataset
-
 from planish.atomic import write_text
 from planish.config import Config, validate
 from planish.errors import ConfigError, DataError, WorkError
 from planish.interfaces import Clip, DataFilter, Decision, Row
 from planish.plugins.manager import default_registry
 from planish.plugins.registry import Registry
+from pydantic import ValidationError
+from torch.utils.data import DataLoader, Dataset
 
 _log = logging.getLogger(__name__)
 
@@ -70,8 +69,10 @@ class FilteredClips(L.LightningDataModule):
         """
         super().__init__()
         if isinstance(data_filter, str):
-            data_filter = (registry or default_registry()).load(data_filter, "data_filter")(dict(options or {}))
-        self.filter: DataFilter = data_filter
+            made: DataFilter = (registry or default_registry()).load(data_filter, "data_filter")(dict(options or {}))
+        else:
+            made = data_filter
+        self.filter = made
         self.policy = validate(self.filter.Policy, policy or {}, where=f"{self.filter.name}.policy")
         twice = [clip_id for clip_id, count in Counter(c.id for c in clips).items() if count > 1]
         if twice:

@@ -8,12 +8,12 @@ from typing import Any
 
 import lightning as L
 import torch
-from torch import Tensor, nn
-
 from planish.errors import ConfigError
 from planish.plugins.manager import default_registry
 from planish.plugins.registry import Registry
 from planish.recipe.model import build_named
+from torch import Tensor, nn
+
 from planish_lightning.language.schedule import warmup_cosine
 
 

@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from torch import nn
-
 from planish.config import Config
 from planish.errors import CheckpointError, ConfigError, did_you_mean
 from planish.interfaces import ModelSource
+from torch import nn
 
 _NOT_HYPERPARAMETERS = {"architectures", "dtype", "model_type", "torch_dtype", "transformers_version", "_name_or_path"}
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
-
 from planish.config import Config
+from pydantic import Field, model_validator
 
 
 class TextData(Config):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from planish.errors import DataError
+
 from planish_lightning.text_data.config import TextData
 
 _NOT_LIBRARY = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
@@ -52,7 +53,9 @@ def read_corpus(config: TextData) -> Corpus:
     Raises:
         DataError: Nothing there, not readable, not text, or empty; a dataset cannot be loaded.
     """
-    documents, seen, size = [], set(), 0
+    documents: list[Document] = []
+    seen: set[bytes] = set()
+    size = 0
     for document in _documents(config):
         key = hashlib.sha256(document.text.encode()).digest()
         if key in seen or not document.text.strip():

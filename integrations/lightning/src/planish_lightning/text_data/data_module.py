@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import lightning as L
+from planish.config import validate
 from torch import Tensor
 
-from planish.config import validate
 from planish_lightning.text_data.batches import TokenBatches
 from planish_lightning.text_data.config import TextData
 from planish_lightning.text_data.corpus import read_corpus
@@ -24,13 +24,22 @@ class TextDataModule(L.LightningDataModule):
     Several devices share each global batch by themselves; Lightning adds no sampler.
     """
 
-    def __init__(self, text: str | None = None, *, config: TextData | None = None, seed: int = 0, **options: Any):
+    def __init__(
+        self,
+        text: str | None = None,
+        *,
+        config: TextData | None = None,
+        seed: int = 0,
+        batches_per_epoch: int | None = None,
+        **options: Any,
+    ) -> None:
         """Create the data module; nothing is read yet.
 
         Args:
             text: ``"stdlib"``, a file, a directory or the name of a Hugging Face dataset.
             config: All options at once, in place of ``text`` and ``options``.
             seed: Of the order.
+            batches_per_epoch: Length of an epoch; None for one pass over the text.
             options: Fields of :class:`TextData`.
 
         Raises:
@@ -41,6 +50,7 @@ class TextDataModule(L.LightningDataModule):
             options["text"] = text
         self.config = validate(TextData, options if config is None else config, where="data")
         self.seed = seed
+        self.batches_per_epoch = batches_per_epoch
         self._loaded: tuple[Tokenizer, Tensor, Tensor] | None = None
 
     def prepare_data(self) -> None:
@@ -71,6 +81,7 @@ class TextDataModule(L.LightningDataModule):
             rank=trainer.global_rank if trainer else 0,
             ranks=trainer.world_size if trainer else 1,
             multiple_of=trainer.accumulate_grad_batches if trainer else 1,
+            batches_per_epoch=self.batches_per_epoch,
             what=f"data.text: the training split of {self.config.text!r}",
         )
 

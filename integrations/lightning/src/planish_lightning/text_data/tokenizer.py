@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-
 from planish.atomic import write_text
 from planish.errors import DataError, WorkError
+from torch import Tensor
+
 from planish_lightning.text_data.config import TextData
 from planish_lightning.text_data.corpus import Corpus, Document
 

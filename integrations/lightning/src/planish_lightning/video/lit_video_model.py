@@ -8,13 +8,13 @@ from typing import Any
 
 import lightning as L
 import torch
-from torch import Tensor, nn
-
 from planish.errors import UnsupportedError
 from planish.interfaces import Video, VideoModel, VideoRequest
 from planish.interfaces.transform import Progress
 from planish.plugins.manager import default_registry
 from planish.plugins.registry import Registry
+from torch import Tensor, nn
+
 from planish_lightning.language.schedule import warmup_cosine
 
 
@@ -56,8 +56,10 @@ class LitVideoModel(L.LightningModule):
         super().__init__()
         self.save_hyperparameters(ignore=["video_model", "registry"])
         if isinstance(video_model, str):
-            video_model = (registry or default_registry()).load(video_model, "video_model")(dict(options or {}))
-        self.video_model: VideoModel = video_model
+            made: VideoModel = (registry or default_registry()).load(video_model, "video_model")(dict(options or {}))
+        else:
+            made = video_model
+        self.video_model = made
         self.networks = nn.ModuleDict({_key(name): module for name, module in self.video_model.modules().items()})
         if not any(p.requires_grad for p in self.networks.parameters()):
             raise UnsupportedError(
