@@ -54,7 +54,7 @@ def doctor(context: typer.Context, as_json: Json = False) -> None:
         if check.fix and check.ok is False:
             out.print(f"      [dim]→ {escape(check.fix)}[/]")
     missing = [check.name for check in checks if check.ok is False]
-    verdict = f"to mend: {', '.join(missing)}" if missing else "everything that is installed works"
+    verdict = f"missing here: {', '.join(missing)}" if missing else "everything that is installed works"
     out.print(f"\n{escape(verdict)}")
 
 
