@@ -1,17 +1,17 @@
 """cuSPARSELt's compressed layout on Hopper, as plain tensor permutations.
 
-A compressed ``[rows, cols]`` matrix is one buffer: first the kept values, row-major ``[rows, cols / 2]``, then four bits of
-metadata for each group of four columns, *code* = place of the first kept entry + 4 · place of the second. The codes do
-not lie in the order of the groups. They go in blocks of 64 rows × 64 columns (512 bytes), the blocks of one row
-of blocks after each other; inside a block the four-bit codes are ordered, from the slowest index to the fastest, as
+A compressed ``[rows, cols]`` matrix is one buffer: first the kept values, row-major ``[rows, cols / 2]``, then four
+bits of metadata for each group of four columns, *code* = place of the first kept entry + 4 · place of the second. The
+codes do not lie in the order of the groups. They go in blocks of 64 rows × 64 columns (512 bytes), the blocks of one
+row of blocks after each other; inside a block the codes are ordered, from the slowest index to the fastest, as
 
 * 16-bit values: half of the 64 columns, row / 16, row mod 8, group mod 4, (group / 4) mod 2, (row / 8) mod 2;
 * 8-bit values: row / 16, row mod 8, (group / 2) mod 4, group / 8, (row / 8) mod 2, group mod 2.
 
-Two rows that are eight apart share a byte, as the registers of ``wgmma.sp`` want them. cuSPARSELt documents none of this:
-it was read off ``cusparseLtSpMMACompress2`` of version 0.8.0 on an H200 with matrices that mark one bit of one index each,
-and the self-test compares every buffer that we pack with the library's own before a fast path is used. The layout of
-Ampere GPUs, which ``torch._sparse_semi_structured_tile(use_cutlass=False)`` writes, is another.
+Two rows that are eight apart share a byte, as the registers of ``wgmma.sp`` want them. cuSPARSELt documents none of
+this: it was read off ``cusparseLtSpMMACompress2`` of version 0.8.0 on an H200, with matrices that mark one bit of one
+index each. The layout of Ampere GPUs, which ``torch._sparse_semi_structured_tile(use_cutlass=False)`` writes, is another;
+``self_test.py`` tells them apart on the device before the fast path is used.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ VERIFIED_VERSIONS = ((0, 8),)
 
 DTYPES = (torch.bfloat16, torch.float16, torch.int8)
 
-# The code of each four-bit mask (bit i: place i is kept). A mask of fewer than two places is filled up, with value zero, as
-# the library does: {} and {3} become {2, 3}; {0}, {1} and {2} get 3 besides. Masks of more than two places have no code.
+# The code of each four-bit mask (bit i: place i is kept). A mask of fewer than two places is filled up, with value zero,
+# as the library does: {} and {3} become {2, 3}; {0}, {1} and {2} get 3 besides. Larger masks have no code.
 _CODE_OF_MASK = (14, 12, 13, 4, 14, 8, 9, 0, 14, 12, 13, 0, 14, 0, 0, 0)
 
 # Sizes of the split indices of the codes [rows, groups], and the order in which a block stores them.
@@ -48,7 +48,7 @@ def check_shape(rows: int, cols: int, dtype: torch.dtype) -> Support:
 
 
 def packed_numel(rows: int, cols: int, dtype: torch.dtype) -> int:
-    """Elements of ``dtype`` in the packed buffer: 9/16 of the dense matrix for 16-bit values, 10/16 for 8-bit values."""
+    """Elements of ``dtype`` in the packed buffer: 9/16 of the dense matrix for 16-bit values, 10/16 for 8-bit ones."""
     return rows * cols // 2 + rows * cols // 8 // dtype.itemsize
 
 

@@ -51,7 +51,9 @@ def store_words(values, word, row, group, rows, groups):
 
 
 @triton.jit
-def store_code_words(metadata, low, high, first_row, first_group, rows, groups, ROWS: tl.constexpr, GROUPS: tl.constexpr):
+def store_code_words(
+    metadata, low, high, first_row, first_group, rows, groups, ROWS: tl.constexpr, GROUPS: tl.constexpr
+):  # fmt: skip
     """Store metadata words, each 16 codes: 8 groups of two rows that are 8 apart.
 
     ``low``, ``high``: int32 ``[GROUPS / 8, ROWS / 16, 8]``, the halves of each word, for a tile that starts at a

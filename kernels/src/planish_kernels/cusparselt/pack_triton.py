@@ -19,6 +19,7 @@ from planish_kernels.cusparselt.pack24 import (
     store_words,
 )
 from planish_kernels.mvue24.select24 import one_to_two, philox_words, select24
+from planish_kernels.soft_threshold24.triton import _second_smallest, _shrink
 
 _TRITON_DTYPES = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 
@@ -46,27 +47,6 @@ def _largest_two(x0, x1, x2, x3):
 
 
 @triton.jit
-def _shrink(x, threshold, scale):
-    """``scale · sign(x) · max(|x| - threshold, 0)``."""
-    return scale * tl.where(x < 0, tl.minimum(x + threshold, 0.0), tl.maximum(x - threshold, 0.0))
-
-
-@triton.jit
-def _soft_threshold(x0, x1, x2, x3, scale):
-    """The group shrunk by its second smallest magnitude (S-STE, equation 4), which leaves at most two nonzeros."""
-    a0, a1, a2, a3 = tl.abs(x0), tl.abs(x1), tl.abs(x2), tl.abs(x3)
-    low, high = tl.minimum(a0, a1), tl.maximum(a0, a1)
-    low2, high2 = tl.minimum(a2, a3), tl.maximum(a2, a3)
-    threshold = tl.minimum(tl.maximum(low, low2), tl.minimum(high, high2))
-    return (
-        _shrink(x0, threshold, scale),
-        _shrink(x1, threshold, scale),
-        _shrink(x2, threshold, scale),
-        _shrink(x3, threshold, scale),
-    )
-
-
-@triton.jit
 def _pack_rows(
     weight, bits, scale, values, metadata, first_row, first_col, rows, cols, stride, byte_stride,
     SELECT: tl.constexpr, DTYPE: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
@@ -88,7 +68,10 @@ def _pack_rows(
         x0, x1, x2, x3 = x0.to(tl.float32), x1.to(tl.float32), x2.to(tl.float32), x3.to(tl.float32)
         kept = _largest_two(x0, x1, x2, x3)
         if SELECT == 2:
-            x0, x1, x2, x3 = _soft_threshold(x0, x1, x2, x3, tl.load(scale).to(tl.float32))
+            threshold = _second_smallest(x0, x1, x2, x3)
+            beta = tl.load(scale).to(tl.float32)
+            x0, x1 = _shrink(x0, threshold) * beta, _shrink(x1, threshold) * beta
+            x2, x3 = _shrink(x2, threshold) * beta, _shrink(x3, threshold) * beta
     left, right, code = pick_two(x0, x1, x2, x3, kept)
     store_words(values, pair_word(left, right, DTYPE), row, group, rows, cols // 4)
     store_codes_by_row(metadata, code, first_row, first_col // 4, rows, cols // 4, ROWS, COLS // 4)
