@@ -1,4 +1,4 @@
-"""The unbiased 2:4 estimator: the generator's known answers, exact expectations by enumeration, statistics, backends."""
+"""The unbiased 2:4 estimator: known answers of the generator, exact expectations, statistics, backends."""
 
 from __future__ import annotations
 
