@@ -288,8 +288,11 @@ def _autocast_casts(input: Tensor, parameter: Tensor) -> bool:
 
 
 def _no_autocast(tensor: Tensor) -> contextlib.AbstractContextManager[Any]:
-    """Inside, dtypes are ours: an encoder that computes in float32 must not be cast behind its back."""
-    if torch.is_autocast_enabled(tensor.device.type):
+    """Inside, dtypes are ours: an encoder that computes in float32 must not be cast behind its back.
+
+    A compiled backward is traced under the forward's autocast, which ``is_autocast_enabled`` does not show there.
+    """
+    if torch.is_autocast_enabled(tensor.device.type) or torch.compiler.is_compiling():
         return torch.autocast(tensor.device.type, enabled=False)
     return contextlib.nullcontext()
 
