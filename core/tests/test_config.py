@@ -69,3 +69,16 @@ def test_a_required_field_is_named():
 
     with pytest.raises(ConfigError, match=r"^data\.path: this field is required$"):
         validate(Needs, {}, where="data")
+
+
+def test_a_required_field_under_a_misspelt_name_is_one_mistake():
+    class Needs(Config):
+        text: str = Field(description="what")
+        size: int = Field(description="how much")
+
+    with pytest.raises(ConfigError) as error:
+        validate(Needs, {"txt": "x"}, where="data")
+    assert str(error.value).splitlines() == [
+        "data.size: this field is required",
+        "data.txt: unknown field; did you mean 'text'?",
+    ]

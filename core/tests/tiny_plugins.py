@@ -223,7 +223,7 @@ class Loop(Runner):
                 one.on_gradients(step - 1)
             optimizer.step()
             metrics = {k: v for one in live for k, v in one.on_step(step).items()}
-            loss = float(found)
+            loss = found.item()
             report.log(step, metrics, loss=loss, step_ms=1e3 * (time.perf_counter() - begin))
         report.summary(steps=self.config.max_steps, val_loss=loss, val_perplexity=math.exp(loss))
         report.modules(model)

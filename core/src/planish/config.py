@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -37,7 +38,11 @@ def validate(model: type[T], values: object, *, where: str = "") -> T:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        lines = [_sentence(model, item, where) for item in error.errors(include_url=False)]
+        found = error.errors(include_url=False)
+        misspelt = {_meant(model, item) for item in found if item["type"] == "extra_forbidden"}
+        # A required field under a misspelt name is one mistake, not two.
+        items = [item for item in found if item["type"] != "missing" or item["loc"] not in misspelt]
+        lines = [_sentence(model, item, where) for item in items]
         raise ConfigError("\n".join(lines)) from None
 
 
@@ -57,6 +62,13 @@ def _sentence(model: type[BaseModel], item: Any, where: str) -> str:
     if len(shown) > 80:
         shown = shown[:77] + "..."
     return f"{path or 'value'}: {message} (found {shown})"
+
+
+def _meant(model: type[BaseModel], item: Any) -> tuple[int | str, ...]:
+    """Return the place of the known field that an unknown one is nearest to; empty if it resembles none."""
+    *parent, word = item["loc"]
+    near = get_close_matches(str(word), _fields_at(model, tuple(parent)), n=1, cutoff=0.5)
+    return (*parent, *near) if near else ()
 
 
 def _path(where: str, loc: tuple[int | str, ...]) -> str:

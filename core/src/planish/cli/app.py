@@ -30,6 +30,12 @@ app = typer.Typer(
 )
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"planish {planish.__version__}")
+        raise typer.Exit
+
+
 @app.callback(
     epilog="Start here:  planish doctor  ·  planish plugins  ·  planish describe NAME  ·  planish run RECIPE",
 )
@@ -38,13 +44,12 @@ def _planish(
         list[str] | None, typer.Option("-p", metavar="no:NAME", help="Block a plugin; may be given again.")
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
 ) -> None:
     """Make PyTorch models cheaper to train and run. Each method is one installable plugin."""
     # -p and --debug are taken by split_options, before the verbs are known, because they change which verbs there are.
-    if version:
-        print(f"planish {planish.__version__}")
-        raise typer.Exit
 
 
 app.command()(plugins)
