@@ -35,8 +35,8 @@ class Pretrain24Config(Config):
 
     method: Literal["fst", "sste", "virtual"] = Field(
         "fst",
-        description="fst: transposable masks, masked decay, dense finish; sste: continuous soft threshold, sparse to the "
-        "end; virtual: change nothing and report the flip rate that the dense run would have",
+        description="fst: transposable masks, masked decay, dense finish; sste: continuous soft threshold, sparse "
+        "to the end; virtual: change nothing and report the flip rate that the dense run would have",
     )
     decay: Annotated[float | Literal["auto"], BeforeValidator(_decay)] = Field(
         6e-5,
@@ -44,7 +44,9 @@ class Pretrain24Config(Config):
         "estimator; auto searches it in trial runs before training",
     )
     mask_interval: int = Field(
-        40, ge=1, description="optimizer steps from one mask search to the next; flip rates of different intervals differ"
+        40,
+        ge=1,
+        description="optimizer steps from one mask search to the next; flip rates of different intervals differ",
     )
     dense_finish: float = Field(
         1 / 6, ge=0, lt=1, description="fst: share of the run, at its end, that trains dense; 0 keeps it sparse"
@@ -56,8 +58,8 @@ class Pretrain24Config(Config):
     )
     execution: Literal["auto", "sparse", "emulate"] = Field(
         "auto",
-        description="auto: sparse kernels where they pay, else masked dense matmuls; sparse: sparse kernels or an error; "
-        "emulate: masked dense matmuls everywhere",
+        description="auto: sparse kernels where they pay, else masked dense matmuls; sparse: sparse kernels or an "
+        "error; emulate: masked dense matmuls everywhere",
     )
     sparse_dtype: Literal["bfloat16", "float16"] = Field(
         "bfloat16", description="dtype of packed weights whose master is float32 (that of the run's autocast)"
@@ -65,9 +67,7 @@ class Pretrain24Config(Config):
     fuse_gated_activation: bool = Field(
         True, description="on a GPU, compute act(gate) * up of gated FFNs in one fused kernel"
     )
-    min_features: int = Field(
-        16, ge=4, description="linears with fewer in or out features than this are left alone"
-    )
+    min_features: int = Field(16, ge=4, description="linears with fewer in or out features than this are left alone")
     seed: int = Field(0, ge=0, lt=2**31, description="of the gradient estimates' random draws")
     layer_metrics: bool = Field(True, description="report a flip rate for each layer beside the global one")
     rebuild_masks: bool = Field(

@@ -53,6 +53,15 @@ def choose(layer: nn.Module, config: Pretrain24Config) -> Execution:
     return Execution(False, refusal, {"forward": operand, "input_grad": operand, "weight_grad": weight_grad})
 
 
+def packed_dtype(layer: nn.Module, config: Pretrain24Config) -> torch.dtype:
+    """The dtype of a layer's packs: that of a 16-bit weight, else the one that the options name."""
+    weight = layer.weight
+    assert isinstance(weight, torch.Tensor)
+    if weight.dtype in (torch.bfloat16, torch.float16):
+        return weight.dtype
+    return torch.float16 if config.sparse_dtype == "float16" else torch.bfloat16
+
+
 def cannot(layer: nn.Module, config: Pretrain24Config) -> str | None:
     """Why a layer cannot run on 2:4 kernels here; None if it can."""
     weight = layer.weight

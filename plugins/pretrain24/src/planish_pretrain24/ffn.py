@@ -77,7 +77,9 @@ def stores_transposed(module: nn.Module) -> bool:
     """Whether the module is a linear layer that stores its weight [in, out], as Hugging Face's ``Conv1D``."""
     weight = module._parameters.get("weight")
     sizes = (getattr(module, "nx", None), getattr(module, "nf", None))
-    return weight is not None and weight.dim() == 2 and type(module).__name__ == "Conv1D" and sizes[1] == weight.shape[1]
+    return (
+        weight is not None and weight.dim() == 2 and type(module).__name__ == "Conv1D" and sizes[1] == weight.shape[1]
+    )
 
 
 def find_feed_forwards(model: nn.Module) -> list[FeedForward]:
@@ -147,8 +149,10 @@ def _by_shape(linears: Mapping[str, tuple[int, int]]) -> tuple[tuple[str, ...], 
 def _intermediate_output(module: nn.Module) -> tuple[str, str] | None:
     """BERT's and ViT's layout: ``intermediate.dense`` widens, ``output.dense`` narrows."""
     children = dict(module.named_children())
-    up, down = (dict(children[key].named_children()).get("dense") if key in children else None
-                for key in ("intermediate", "output"))
+    up, down = (
+        dict(children[key].named_children()).get("dense") if key in children else None
+        for key in ("intermediate", "output")
+    )
     if up is None or down is None:
         return None
     wide, narrow = features(up), features(down)

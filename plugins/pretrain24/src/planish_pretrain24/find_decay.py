@@ -111,8 +111,8 @@ def find_decay(
     dense = rate("dense reference", 0, method="virtual", decay=0.0)
     if dense == 0:
         raise DataError(
-            f"the dense run's masks did not flip in steps {first} to {base.search_steps}; lengthen search_steps, or give "
-            "decay a number"
+            f"the dense run's masks did not flip in steps {first} to {base.search_steps}; lengthen search_steps, or "
+            "give decay a number"
         )
     trials = []
     for done, factor in enumerate(factors, start=1):

@@ -12,8 +12,8 @@ from planish_pretrain24.state import LayerSparsity, layers, logical_weight
 def search(weight: Tensor, method: str) -> Tensor:
     """The packed mask of a weight [out, in]: uint8 ``[out, ceil(in / 8)]``.
 
-    ``fst`` and ``virtual``: the transposable mask of largest magnitude, exact over the ninety patterns of each 4x4 block
-    (ICML 2024, section 5). ``sste``: the two largest magnitudes of every four along the inputs.
+    ``fst`` and ``virtual``: the transposable mask of largest magnitude, exact over the ninety patterns of each 4x4
+    block (ICML 2024, section 5). ``sste``: the two largest magnitudes of every four along the inputs.
     """
     if method == "sste":
         return rowwise_mask_bits(weight)

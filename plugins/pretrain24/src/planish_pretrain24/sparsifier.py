@@ -11,16 +11,20 @@ from planish.api import applied
 from planish.errors import CheckpointError, CompositionError, ConfigError, UnsupportedError, did_you_mean
 from planish.interfaces import Claim, ModelTransform, Plan, PlannedModule, Sparsifier
 from planish.interfaces.transform import Progress, Trial
+from planish_kernels.nn import LinearEncoders
 from torch import Tensor, nn
 
-from planish_pretrain24 import execution, masks, replacement
+from planish_pretrain24 import execution, gated, masks, packs, replacement
 from planish_pretrain24.config import Pretrain24Config
 from planish_pretrain24.encoders import emulated
+from planish_pretrain24.ffn import find_feed_forwards
 from planish_pretrain24.find_decay import DecaySearch, find_decay
 from planish_pretrain24.flip_rate import flip_rates
 from planish_pretrain24.masked_decay import decay_masked_gradients
+from planish_pretrain24.packs import WeightPacks
 from planish_pretrain24.planning import MULTIPLE, candidates, refusal, stores_transposed
 from planish_pretrain24.schedule import dense_from, searches_masks
+from planish_pretrain24.sparse_encoders import packed
 from planish_pretrain24.state import LayerSparsity, attach, layers
 
 _CLAIMS = (
@@ -114,11 +118,27 @@ class Pretrain24(Sparsifier):
                         "execution='auto' keeps its matmuls dense while its masks train"
                     )
         prepared = [(name, layer, self._state_of(layer, index)) for index, (name, layer) in enumerate(touched)]
+        self._fuse_gates(model, {name for name, *_ in prepared})
         for name, layer, state in prepared:
             if state.original is None:
                 attach(layer, state)
             else:
-                replacement.encode(model, name, layer, state, emulated(state, self.config.mvue))
+                replacement.encode(model, name, layer, state, self._encoders(layer, state))
+
+    def _encoders(self, layer: nn.Module, state: LayerSparsity) -> LinearEncoders:
+        if not execution.choose(layer, self.config).sparse:
+            return emulated(state, self.config.mvue)
+        state.packs = WeightPacks(execution.packed_dtype(layer, self.config))
+        return packed(state, self.config.mvue)
+
+    def _fuse_gates(self, model: nn.Module, touched: set[str]) -> None:
+        """Fuse the gated activations of networks on a GPU whose linears are all under 2:4 training."""
+        if self.config.method == "virtual" or not self.config.fuse_gated_activation:
+            return
+        for network in find_feed_forwards(model):
+            linears = (*network.expand, network.contract)
+            if touched.issuperset(linears) and model.get_parameter(f"{network.contract}.weight").is_cuda:
+                gated.fuse(model, network)
 
     def _state_of(self, layer: nn.Module, index: int) -> LayerSparsity:
         weight = layer.weight
@@ -151,6 +171,7 @@ class Pretrain24(Sparsifier):
             state.dense_from, state.rank = switch, rank
             if state.is_fresh or (state.masks_missing and state.rebuild_masks):
                 masks.initialise(layer, state)
+            packs.refresh(layer, state)
 
     def on_gradients(self, model: nn.Module, step: int) -> None:
         """Add the masked decay to the clipped gradients; nothing after the switch to dense.
@@ -172,6 +193,7 @@ class Pretrain24(Sparsifier):
                     "pretrain24 with rebuild_masks=True to search them anew from its weights"
                 )
             masks.initialise(layer, state)
+            packs.refresh(layer, state)
             state.masks_missing = False
 
     def on_step(self, model: nn.Module, step: int) -> Mapping[str, float]:
@@ -189,6 +211,7 @@ class Pretrain24(Sparsifier):
             if state.dense_from is not None and step >= state.dense_from and not state.dense:
                 state.set_dense(True)
                 switched = True
+            packs.refresh(layer, state)
         metrics: dict[str, float] = {}
         if searched:
             metrics |= flip_rates(model, self.config.mask_interval, by_layer=self.config.layer_metrics)
@@ -206,6 +229,7 @@ class Pretrain24(Sparsifier):
             if not state.dense:
                 replacement.write_sparse_weight(layer, state)
             replacement.restore(model, name, layer, state)
+        gated.restore(model)
 
     def masks(self, model: nn.Module) -> Mapping[str, Tensor]:
         """Parameter name -> bool mask (True: kept) of each layer that computes with a sparse weight.
@@ -265,13 +289,16 @@ def _rank() -> int:
 
 def _refuse_shards(name: str, layer: nn.Module) -> None:
     weight = layer._parameters.get("weight")
-    sharded = weight is None or weight.dim() != 2 or type(weight).__name__ == "DTensor" or "DTensor" in type(
-        weight.data
-    ).__name__
+    sharded = (
+        weight is None
+        or weight.dim() != 2
+        or type(weight).__name__ == "DTensor"
+        or "DTensor" in type(weight.data).__name__
+    )
     if sharded:
         raise UnsupportedError(
-            f"pretrain24: the weight of {name!r} is sharded (FSDP or tensor parallelism); masks are searched over whole "
-            "4x4 blocks of whole weights. Train with DDP"
+            f"pretrain24: the weight of {name!r} is sharded (FSDP or tensor parallelism); masks are searched over "
+            "blocks of whole weights. Train with DDP"
         )
 
 

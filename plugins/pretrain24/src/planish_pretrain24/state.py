@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from planish.errors import CheckpointError
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from planish_pretrain24.packs import WeightPacks
 
 CHILD = "sparsity"
 """Name under which the state hangs below its linear layer."""
@@ -44,6 +47,7 @@ class LayerSparsity(nn.Module):
         masks_missing: weights were loaded from a checkpoint that has no masks.
         dense_from: optimizer step from which training is dense; None where it is not, or not known yet.
         rank: rank in data-parallel training.
+        packs: the weight packed for 2:4 kernels; None where the layer is emulated.
     """
 
     mask: Tensor
@@ -98,6 +102,7 @@ class LayerSparsity(nn.Module):
         self.masks_missing = False
         self.dense_from: int | None = None
         self.rank = 0
+        self.packs: WeightPacks | None = None
 
     def logical(self, stored: Tensor) -> Tensor:
         """A weight or its gradient as [out_features, in_features]: a view."""
@@ -134,15 +139,22 @@ class LayerSparsity(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         scale = self.scale
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._forget_packs()
         if self.scale.dtype is not torch.float32 and not self.scale.is_meta:
             # A model turned to half precision keeps the factor of its weights exact.
             self.scale = scale.to(self.scale.device)
         return self
 
     def _load_from_state_dict(
-        self, state_dict: Mapping[str, Any], prefix: str, local_metadata: Any, strict: bool,
-        missing_keys: list[str], unexpected_keys: list[str], error_msgs: list[str],
+        self,
+        state_dict: Mapping[str, Any],
+        prefix: str,
+        local_metadata: Any,
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
     ) -> None:
         if f"{prefix}mask" not in state_dict and f"{prefix.removesuffix(CHILD + '.')}weight" in state_dict:
             self._load_without_masks(prefix, strict)
@@ -156,6 +168,11 @@ class LayerSparsity(nn.Module):
         self.steps_done = int(self.steps)
         self.is_fresh = False
         self.masks_missing = False
+        self._forget_packs()
+
+    def _forget_packs(self) -> None:
+        if self.packs is not None:
+            self.packs.invalidate()
 
     def _load_without_masks(self, prefix: str, strict: bool) -> None:
         if strict and not self.rebuild_masks:
@@ -165,6 +182,7 @@ class LayerSparsity(nn.Module):
                 "search the masks anew"
             )
         self.masks_missing = True
+        self._forget_packs()
 
 
 def layers(model: nn.Module) -> Iterator[tuple[str, nn.Module, LayerSparsity]]:

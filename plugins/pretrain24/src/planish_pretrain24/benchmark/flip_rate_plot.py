@@ -75,8 +75,9 @@ def _draw(groups: Mapping[str, list[Mapping[str, Any]]]) -> Any:
         seeds = max(len(runs) for runs in groups.values())
         settings = next(iter(groups.values()))[0]["settings"]
         figure.suptitle(
-            f"GPT, width {settings['width']}, {settings['layers']} layers, {settings['steps']} steps on Python's standard "
-            f"library; masks searched every {settings['mask_interval']} steps; {seeds} seed{'s' if seeds > 1 else ''}",
+            f"GPT, width {settings['width']}, {settings['layers']} layers, {settings['steps']} steps on Python's "
+            f"standard library; masks searched every {settings['mask_interval']} steps; "
+            f"{seeds} seed{'s' if seeds > 1 else ''}",
             fontsize=10,
         )
     return figure

@@ -106,7 +106,9 @@ def transform_of(variant: str, settings: Settings, decay: float, seed: int) -> P
     }
     if variant not in options:
         raise ConfigError(f"variant {variant!r} is unknown; one of {', '.join(VARIANTS)}")
-    return Pretrain24({"mask_interval": settings.mask_interval, "seed": seed, "layer_metrics": False} | options[variant])
+    return Pretrain24(
+        {"mask_interval": settings.mask_interval, "seed": seed, "layer_metrics": False} | options[variant]
+    )
 
 
 class Experiment:

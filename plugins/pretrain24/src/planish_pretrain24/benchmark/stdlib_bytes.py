@@ -37,8 +37,8 @@ def read_corpus(limit: int = 24_000_000) -> tuple[Tensor, Tensor]:
         except OSError:
             continue
         total += len(text)
-        held_out = hashlib.sha256(name.as_posix().encode()).digest()[0] < 26
-        parts[held_out].append(text + b"\n")
+        is_held_out = hashlib.sha256(name.as_posix().encode()).digest()[0] < 26
+        parts[is_held_out].append(text + b"\n")
     if not all(parts):
         raise DataError(f"{root} holds no Python sources; this Python was installed without its standard library")
     train, held_out = (torch.frombuffer(bytearray(b"".join(part)), dtype=torch.uint8) for part in parts)
