@@ -1,10 +1,31 @@
 """One small but real implementation of each interface keeps its contract."""
 
-from planish.testing import SparsifierContract
-from samples.magnitude import Magnitude
+from samples import suites
 
 
-class TestMagnitude(SparsifierContract):
-    plugin = Magnitude
-    installed = False
-    bad_options = ({"density": 1.5}, {"interval": 0})
+class TestMagnitude(suites.MagnitudeSuite):
+    pass
+
+
+class TestAbsMax(suites.AbsMaxSuite):
+    pass
+
+
+class TestActivationRange(suites.ActivationRangeSuite):
+    pass
+
+
+class TestSoftmaxAttention(suites.SoftmaxAttentionSuite):
+    pass
+
+
+class TestTinyGPT(suites.TinyGPTSuite):
+    pass
+
+
+class TestPixelFlow(suites.PixelFlowSuite):
+    pass
+
+
+class TestBrightness(suites.BrightnessSuite):
+    pass

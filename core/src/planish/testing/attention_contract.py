@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -180,7 +180,10 @@ class AttentionContract(PluginContract):
         plugin = self.make_plugin()
         (q, k, v), plain, _ = self.make_inputs(PROBLEMS["plain"])
         for spec in (replace(plain, device="no-such-device"), *self._odd_specs()):
-            answer = plugin.supports(spec)
+            try:
+                answer = plugin.supports(spec)
+            except Exception:
+                continue  # another clause says so
             if answer.ok:
                 continue
             try:
@@ -289,9 +292,9 @@ class AttentionContract(PluginContract):
         plugin = self.make_plugin()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1)
-            first = plugin(*inputs, spec=spec)
+            first = plugin(*(tensor.clone() for tensor in inputs), spec=spec)
             torch.manual_seed(2)
-            second = plugin(*inputs, spec=spec)
+            second = plugin(*(tensor.clone() for tensor in inputs), spec=spec)
         require(torch.equal(first, second), "two calls on the same inputs give different results")
 
     def test_gradients(self) -> None:
@@ -349,8 +352,8 @@ class AttentionContract(PluginContract):
             if not answer.ok:
                 declined.append(f"{name}: {answer.reason}")
                 continue
-            output: Any = plugin(*inputs, spec=spec, bias=bias)
-            gap = relative_error(output, oracle(*inputs, spec, bias).nan_to_num())
+            expected = oracle(*inputs, spec, bias)
+            gap = relative_error(plugin(*inputs, spec=spec, bias=bias), expected)
             require(
                 gap <= self.tolerance,
                 f"{name}: the relative RMS error against the float64 oracle is {gap:.3g}, more than {self.tolerance}",

