@@ -130,6 +130,7 @@ def test_not_finite_weights_still_give_valid_masks(kernel_device: torch.device) 
     assert torch.equal(
         rowwise_mask(weight.to(kernel_device), impl="triton").cpu(), rowwise_mask(weight, impl="reference")
     )
+    assert torch.equal(rowwise_mask(weight, impl="cpu"), rowwise_mask(weight, impl="reference"))
     assert (rowwise_mask(weight).view(64, 16, 4).sum(-1) == 2).all()
 
 
@@ -165,6 +166,8 @@ def test_rowwise_equals_sorting(kernel_device: torch.device) -> None:
             expected = torch.zeros(rows, cols // 4, 4, dtype=torch.bool).scatter(-1, order[..., :2], True)
             expected = expected.view(rows, cols)
             assert torch.equal(rowwise_mask(weight, impl="reference"), expected)
+            assert torch.equal(rowwise_mask(weight, impl="cpu"), expected)
+            assert torch.equal(rowwise_mask_bits(weight, impl="cpu"), pack_mask(expected))
             there = weight.to(kernel_device)
             assert torch.equal(rowwise_mask(there, impl="triton").cpu(), expected)
             assert torch.equal(rowwise_mask_bits(there, impl="triton").cpu(), pack_mask(expected))

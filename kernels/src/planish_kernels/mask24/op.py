@@ -51,7 +51,7 @@ def _(weight: Tensor, packed: bool) -> Tensor:
     from planish_kernels.mask24.separable import transposable_bits_separable
 
     bits = transposable_bits_separable(weight)
-    return bits if packed else unpack_mask(bits, weight.shape[1])
+    return bits if packed else unpack_mask(bits, weight.shape[1]).contiguous()
 
 
 @transposable_mask_op.implement("reference")
@@ -65,6 +65,14 @@ def _(weight: Tensor, packed: bool) -> Tensor:
     from planish_kernels.mask24.triton import rowwise_mask_triton
 
     return rowwise_mask_triton(weight, packed)
+
+
+@rowwise_mask_op.implement("cpu", supports=_on_cpu)
+def _(weight: Tensor, packed: bool) -> Tensor:
+    from planish_kernels.mask24.separable import rowwise_bits_separable
+
+    bits = rowwise_bits_separable(weight)
+    return bits if packed else unpack_mask(bits, weight.shape[1]).contiguous()
 
 
 @rowwise_mask_op.implement("reference")

@@ -49,7 +49,7 @@ def rowwise_mask_reference(weight: Tensor) -> Tensor:
 
 def flip_count_reference(bits: Tensor, other_bits: Tensor) -> Tensor:
     """Number of differing bits of two uint8 tensors, as a 0-d int64 tensor."""
-    flips = bits ^ other_bits
+    flips = (bits ^ other_bits).to(torch.int32)  # torch shifts bytes one by one on CPUs
     flips = flips - ((flips >> 1) & 0x55)
     flips = (flips & 0x33) + ((flips >> 2) & 0x33)
     return ((flips + (flips >> 4)) & 0x0F).sum(dtype=torch.int64)

@@ -119,6 +119,50 @@ def best_keys(w: list[list[Tensor]], compare: Comparison) -> Tensor:
     return keys
 
 
+def _planes(weight: Tensor) -> tuple[Tensor, Comparison]:
+    """Magnitudes of a permuted view as contiguous float32, and how to compare their sums."""
+    planes = weight.to(torch.float32, memory_format=torch.contiguous_format).abs()
+    # A NaN is not less than anything.
+    return planes, _Finite if planes.max() < _LARGEST_SUMMABLE else _AnyFloat
+
+
+def _pack_groups(groups: Tensor) -> Tensor:
+    """uint8 ``[rows, ceil(quads / 2)]`` of the four mask bits in ``groups``, int32 ``[rows, quads]``."""
+    even, odd = groups[:, 0::2], torch.nn.functional.pad(groups, (0, groups.shape[1] % 2))[:, 1::2]
+    return (even | (odd << 4)).to(torch.uint8)
+
+
+def rowwise_bits_separable(weight: Tensor) -> Tensor:
+    """Packed mask of the two largest magnitudes of every four columns; arguments as below."""
+    rows, cols = weight.shape
+    quads = cols // 4
+    bits = torch.zeros((rows, (cols + 7) // 8), dtype=torch.uint8, device=weight.device)
+    if weight.numel() == 0:
+        return bits
+    step = max(1, _BLOCKS_AT_ONCE // quads)
+    for start in range(0, rows, step):
+        part = weight.detach()[start : start + step].reshape(-1, quads, 4).permute(2, 0, 1)
+        planes, compare = _planes(part)
+        if compare is _AnyFloat:
+            planes = torch.where(planes.isnan(), -1.0, planes)  # NaN ranks below every number
+
+        def behind(place: int, other: int, planes: Tensor = planes, compare: Comparison = compare) -> Tensor:
+            """All ones where a place has less than a later one."""
+            if compare is _Finite:
+                return compare.behind(planes[place], planes[other])
+            return -(planes[place] < planes[other]).to(torch.int32)
+
+        b01, b02, b03, b12, b13, b23 = (behind(place, other) for place, other in _PAIRS)
+        # Of three comparisons a kept place wins two. The sign bit of each sum says that it is dropped.
+        dropped0 = (b01 + b02 + b03 + 1) >> 31
+        dropped1 = (b12 + b13 - b01) >> 31
+        dropped2 = (b23 - b02 - b12 - 1) >> 31
+        dropped3 = (-b03 - b13 - b23 - 2) >> 31
+        groups = (~dropped0 & 1) | (~dropped1 & 2) | (~dropped2 & 4) | (~dropped3 & 8)
+        bits[start : start + step] = _pack_groups(groups)
+    return bits
+
+
 def transposable_bits_separable(weight: Tensor) -> Tensor:
     """Packed mask, uint8 ``[rows, ceil(cols / 8)]``, of ``weight [rows, cols]`` with a floating dtype up to float32."""
     rows, cols = weight.shape
@@ -129,17 +173,13 @@ def transposable_bits_separable(weight: Tensor) -> Tensor:
     step = max(1, _BLOCKS_AT_ONCE // quads)
     for start in range(0, bands, step):
         stop = min(start + step, bands)
-        # [4, 4, blocks]: one contiguous plane for each place of a block.
         part = weight.detach()[4 * start : 4 * stop].reshape(stop - start, 4, quads, 4).permute(1, 3, 0, 2)
-        planes = part.to(torch.float32, memory_format=torch.contiguous_format).abs().reshape(4, 4, -1)
-        compare: Comparison = _Finite if planes.max() < _LARGEST_SUMMABLE else _AnyFloat  # a NaN is not less
-        keys = best_keys([list(planes[row].unbind(0)) for row in range(4)], compare).view(stop - start, quads)
+        planes, compare = _planes(part)
+        keys = best_keys([list(planes[row].unbind(0)) for row in range(4)], compare)
         # Mirror the four bits of every nibble: the lowest column goes to the lowest bit.
         keys = ((keys & 0x5555) << 1) | ((keys >> 1) & 0x5555)
         keys = ((keys & 0x3333) << 2) | ((keys >> 2) & 0x3333)
-        even, odd = keys[:, 0::2], torch.nn.functional.pad(keys, (0, quads % 2))[:, 1::2]
         band = bits[4 * start : 4 * stop].view(stop - start, 4, -1)
         for row in range(4):
-            shift = 12 - 4 * row
-            band[:, row] = ((even >> shift) & 0xF) | (((odd >> shift) & 0xF) << 4)
+            band[:, row] = _pack_groups((keys >> (12 - 4 * row)) & 0xF)
     return bits

@@ -11,10 +11,10 @@ def _thresholded(weight: Tensor) -> Tensor:
     compute = torch.float64 if weight.dtype is torch.float64 else torch.float32
     groups = weight.detach().to(compute).reshape(*weight.shape[:-1], weight.shape[-1] // 4, 4)
     magnitudes = groups.abs()
-    threshold = magnitudes.sort(dim=-1).values[..., 1:2]
-    shrunk = torch.copysign((magnitudes - threshold).clamp(min=0), groups)
-    is_nan = groups.isnan().any(-1, keepdim=True)
-    return torch.where(is_nan, torch.nan, shrunk).view(weight.shape)
+    a0, a1, a2, a3 = magnitudes.unbind(-1)
+    low, other_low, high, other_high = a0.minimum(a1), a2.minimum(a3), a0.maximum(a1), a2.maximum(a3)
+    threshold = low.maximum(other_low).minimum(high.minimum(other_high)).unsqueeze(-1)  # NaN if one of them is
+    return torch.copysign((magnitudes - threshold).clamp(min=0), groups).view(weight.shape)
 
 
 def soft_threshold24_reference(weight: Tensor, beta: Tensor) -> Tensor:
