@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
-from planish.errors import CheckpointError
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ class LayerSparsity(nn.Module):
         dense: ``is_dense`` as a plain bool, so that no forward pass waits for the device.
         steps_done: ``steps`` as a plain int, likewise.
         is_fresh: nothing was trained or loaded yet: masks and scale may still follow the weights.
-        masks_missing: weights were loaded from a checkpoint that has no masks.
+        masks_missing: a checkpoint that has no masks was loaded into a fresh layer.
         dense_from: optimizer step from which training is dense; None where it is not, or not known yet.
         rank: rank in data-parallel training.
         packs: the weight packed for 2:4 kernels; None where the layer is emulated.
@@ -156,13 +155,16 @@ class LayerSparsity(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        if f"{prefix}mask" not in state_dict and f"{prefix.removesuffix(CHILD + '.')}weight" in state_dict:
-            self._load_without_masks(prefix, strict)
-            return
+        if f"{prefix}mask" not in state_dict:
+            # Weights without masks: right before training, an error later (see on_gradients), which rebuild_masks settles.
+            self.masks_missing = self.steps_done == 0 or self.rebuild_masks
+            self._forget_packs()
+            if self.rebuild_masks:
+                return
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
-        if self.mask.is_meta:
+        if self.mask.is_meta or f"{prefix}mask" not in state_dict:
             return
         self.dense = bool(self.is_dense)
         self.steps_done = int(self.steps)
@@ -173,16 +175,6 @@ class LayerSparsity(nn.Module):
     def _forget_packs(self) -> None:
         if self.packs is not None:
             self.packs.invalidate()
-
-    def _load_without_masks(self, prefix: str, strict: bool) -> None:
-        if strict and not self.rebuild_masks:
-            raise CheckpointError(
-                f"the checkpoint has the weight of {prefix.removesuffix('.' + CHILD + '.')!r} but no masks "
-                f"({prefix}mask); load it before pretrain24 is applied, or apply pretrain24 with rebuild_masks=True to "
-                "search the masks anew"
-            )
-        self.masks_missing = True
-        self._forget_packs()
 
 
 def layers(model: nn.Module) -> Iterator[tuple[str, nn.Module, LayerSparsity]]:
