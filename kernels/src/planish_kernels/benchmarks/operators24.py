@@ -17,7 +17,7 @@ import platform
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -56,7 +56,7 @@ class Case:
     target: float | None = None
     #: Launcher in ``triton.py`` with the tile parameters to try under ``--sweep``.
     launcher: Function | None = None
-    tiles: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    tiles: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def _normal(shape: tuple[int, ...], dtype: torch.dtype, count: int = 1) -> Callable[[torch.device], tuple[Tensor, ...]]:

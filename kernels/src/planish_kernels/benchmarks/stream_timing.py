@@ -22,7 +22,7 @@ class GraphedCalls:
         self._calls = calls
         self._graph: torch.cuda.CUDAGraph | None = None
         if torch.cuda.is_available():
-            side = torch.cuda.Stream()
+            side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):  # compiles, and allocates what a first call allocates
                 for _ in range(3):
@@ -42,7 +42,7 @@ class GraphedCalls:
                 for call in self._calls:
                     call()
             return (time.perf_counter() - start) * 1e3 / count
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         begin.record()
         for _ in range(replays):
             self._graph.replay()

@@ -121,7 +121,7 @@ def best_keys(w: list[list[Tensor]], compare: Comparison) -> Tensor:
 
 def _planes(weight: Tensor) -> tuple[Tensor, Comparison]:
     """Magnitudes of a permuted view as contiguous float32, and how to compare their sums."""
-    planes = weight.to(torch.float32, memory_format=torch.contiguous_format).abs()
+    planes = torch.empty(weight.shape, dtype=torch.float32, device=weight.device).copy_(weight).abs_()
     # A NaN is not less than anything.
     return planes, _Finite if planes.max() < _LARGEST_SUMMABLE else _AnyFloat
 
