@@ -11,7 +11,7 @@ from planish.errors import DataError, WorkError
 from planish.interfaces import Claim, Plan, PlannedModule
 from planish.report import KernelUse, Report, ReportBuilder, Series, read_report, render
 from planish.report.charts import moving_average, moving_median, thin
-from planish.report.page import duration, kernel_rows, size, skipped
+from planish.report.page import changed, duration, kernel_rows, size, skipped
 from planish.report.terminal import table
 from tiny_plugins import TinyNet
 
@@ -248,6 +248,9 @@ def test_like_lines_are_put_together(builder):
         ("weight_grad", 1, False),
     ]
     assert [line.pattern for line in skipped(PLAN.to_dict())] == ["head"]
+    parts = [PlannedModule(f"layers.{i}.up", True, f"widens layers.{i}.mlp by 2.5") for i in range(3)]
+    (line,) = changed(Plan("x", {}, tuple(parts)).to_dict())
+    assert (line.pattern, line.reason, len(line.names)) == ("layers.*.up", "widens layers.*.mlp by 2.5", 3)
 
 
 def test_figures_have_units():

@@ -14,6 +14,7 @@ from planish.cli.bench import bench
 from planish.cli.describe import describe
 from planish.cli.doctor import doctor
 from planish.cli.failure import report_failure
+from planish.cli.new import new
 from planish.cli.plugins import plugins
 from planish.cli.run import run
 from planish.cli.schema import schema
@@ -57,6 +58,7 @@ app.command()(describe)
 app.command()(run)
 app.command()(doctor)
 app.command()(bench)
+app.command()(new)
 app.command()(schema)
 
 

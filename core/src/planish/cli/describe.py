@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from typing import Annotated, Any
 
 import typer
@@ -64,11 +65,16 @@ def describe(
     out.print(f"[bold]{escape(entry.name)}[/]  [dim]{about}[/]")
     out.print(escape(entry.summary))
     if documentation:
-        out.print("\n" + escape(documentation))
+        out.print("\n" + escape(_plain(documentation)))
     for attribute, schema in schemas.items():
         out.print(f"\n[bold]{_SCHEMAS[attribute][1]}[/]")
         _print_fields(schema)
     out.print(f"\n[bold]Use[/]\n{escape(_use(entry, schemas.get('Config', {})))}")
+
+
+def _plain(documentation: str) -> str:
+    """Return a docstring without its markup: roles and literals are shown as they are named."""
+    return re.sub(r"``([^`]+)``", r"\1", re.sub(r":[a-z:]+:`~?([^`]+)`", r"\1", documentation))
 
 
 def _print_fields(schema: dict[str, Any]) -> None:

@@ -82,6 +82,8 @@ _BOUNDS = {
 
 def _bounds(spec: Mapping[str, Any], root: Mapping[str, Any]) -> str:
     spec = _resolve(spec, root)
+    if "prefixItems" in spec:
+        return ""  # the type says how many items there are
     found = [text.format(_number(spec[key])) for key, text in _BOUNDS.items() if key in spec]
     for choice in spec.get("anyOf", ()):
         found += [bound for bound in [_bounds(choice, root)] if bound]

@@ -92,7 +92,7 @@ def line_chart(
         _focus(axes, [*curves.values(), *(dots or {}).values()])
         if zero:
             axes.set_ylim(bottom=0)
-        axes.set_xlabel("optimizer step")
+        _label_steps(axes)
         return _svg(figure, key)
 
 
@@ -111,7 +111,7 @@ def fan_chart(curves: Sequence[Series], place: int, *, key: str) -> str:
             axes.plot(steps, values, color=_SERIES[place % len(_SERIES)], alpha=0.15 + 0.85 * depth**1.5, linewidth=1.3)
         axes.margins(x=0.01)
         _focus(axes, curves)
-        axes.set_xlabel("optimizer step")
+        _label_steps(axes)
         return _svg(figure, key)
 
 
@@ -169,6 +169,13 @@ def moving_median(values: Sequence[float], window: int) -> list[float]:
 
 def _neighbours(values: Sequence[float], window: int) -> list[Sequence[float]]:
     return [values[i - min(window, i) : i + (window if i >= window else i) + 1] for i in range(len(values))]
+
+
+def _label_steps(axes: Any) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel("optimizer step")
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
 
 
 def _focus(axes: Any, series: Sequence[Series]) -> None:

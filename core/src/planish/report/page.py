@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -58,8 +59,8 @@ def render(report: Report) -> str:
         cards=_cards(variants),
         charts=drawn,
         left_out=left_out,
-        changes=[(v, plan, changed(plan), skipped(plan)) for v in variants for plan in v.plans],
-        kernels=[(v, kernel_rows(v)) for v in variants if v.kernels],
+        changes=[(v, plan, changed(plan), skipped(plan)) for v in reversed(variants) for plan in v.plans],
+        kernels=[(v, kernel_rows(v)) for v in reversed(variants) if v.kernels],
         weights=_weights(variants),
         figures=_figures(variants),
         notes=[(v, v.notes) for v in variants if v.notes],
@@ -269,9 +270,14 @@ def skipped(plan: Mapping[str, Any]) -> list[Line]:
 def _group(modules: Iterable[Mapping[str, Any]]) -> list[Line]:
     groups: dict[tuple[str, str, tuple[tuple[str, str], ...]], list[str]] = {}
     for m in modules:
-        key = (_pattern(m["name"]), m["reason"], tuple(sorted(dict(m.get("details", {})).items())))
+        key = (_pattern(m["name"]), _numberless(m["reason"]), tuple(sorted(dict(m.get("details", {})).items())))
         groups.setdefault(key, []).append(m["name"] or "(model)")
     return [Line(tuple(names), pattern, reason, details) for (pattern, reason, details), names in groups.items()]
+
+
+def _numberless(reason: str) -> str:
+    """Return a reason with the positions in module names replaced: ``part of layers.3.mlp`` -> ``layers.*.mlp``."""
+    return re.sub(r"(?<=[a-z_]\.)\d+\b", "*", reason)
 
 
 def _pattern(name: str) -> str:
