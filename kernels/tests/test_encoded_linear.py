@@ -583,8 +583,13 @@ def test_on_the_gpu_under_autocast_and_in_a_cuda_graph(encoders, compiled, gpu):
             output = forward(input)
         return output, *torch.autograd.grad(output, (input, layer.weight, layer.bias), grad_output)
 
-    for _ in range(3):
-        eager = step()
+    # Warm up where the capture will be: autograd remembers the stream on which a parameter was first used.
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            eager = step()
+    torch.cuda.current_stream().wait_stream(side)
     expected = reference(
         input.detach().bfloat16().double(),
         layer.weight.detach().bfloat16().double(),
@@ -592,13 +597,8 @@ def test_on_the_gpu_under_autocast_and_in_a_cuda_graph(encoders, compiled, gpu):
         grad_output.double(),
         encoders,
     )
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        step()
-    torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, stream=side):
         captured = step()
     graph.replay()
     torch.cuda.synchronize()

@@ -21,6 +21,7 @@ from planish_kernels.runtime.capability import (
 from planish_kernels.runtime.op import Op
 from planish_kernels.runtime.self_test import passes
 from planish_kernels.runtime.support import YES, Support, no
+from planish_kernels.runtime.tracing import constant_while_tracing
 
 pack_op = Op("sparse24_pack", "2:4 weights into cuSPARSELt's layout, in one or both orientations")
 mvue_pack_op = Op("sparse24_mvue_pack", "unbiased 2:4 estimate of a gradient into cuSPARSELt's layout, transposed")
@@ -28,7 +29,7 @@ mvue_pack_op = Op("sparse24_mvue_pack", "unbiased 2:4 estimate of a gradient int
 _SIXTEEN_BIT = (torch.bfloat16, torch.float16)
 
 
-@torch.compiler.assume_constant_result
+@constant_while_tracing
 def layout_verified(device: torch.device) -> Support:
     """Whether ``layout.py`` describes the library and GPU behind ``device``; on a CPU it is the definition."""
     return _layout_verified(device)

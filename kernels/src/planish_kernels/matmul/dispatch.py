@@ -14,6 +14,7 @@ from planish_kernels.matmul.table import MatmulKernel, matmul_kernels
 from planish_kernels.runtime.capability import forced_backend, interpreting
 from planish_kernels.runtime.op import FallbackWarning, KernelUnavailable
 from planish_kernels.runtime.support import Support, no
+from planish_kernels.runtime.tracing import constant_while_tracing
 
 
 class MatmulExplanation(NamedTuple):
@@ -32,7 +33,8 @@ def matmul(a: Operand, b: Operand, *, impl: str = "auto", out_dtype: torch.dtype
         a: ``[m, k]``. b: ``[k, n]``. Of one dtype, on one device.
         impl: ``"auto"`` takes the first kernel of the table that supports the pair; else the name of a kernel, or of a
             backend, which must be able to.
-        out_dtype: the dtype of the product; default that of the operands.
+        out_dtype: the dtype of the product; default that of the operands. Dense products and the reference round once,
+            to ``out_dtype``; a kernel whose hardware writes the operands' dtype alone rounds to that first.
 
     Returns:
         dense ``[m, n]``. A product of two dense tensors is differentiable; no gradient flows into a format.
@@ -125,7 +127,7 @@ def _choose(a: Operand, b: Operand, impl: str) -> MatmulKernel:
 _WARNED: set[tuple[str, str]] = set()
 
 
-@torch.compiler.assume_constant_result
+@constant_while_tracing
 def _warn_once(declined: str, taken: str, reason: str) -> None:
     if (declined, reason) in _WARNED:
         return

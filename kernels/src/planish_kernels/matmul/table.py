@@ -31,7 +31,8 @@ class MatmulKernel:
         backend: what executes it, of ``planish_kernels.runtime.capability.BACKENDS``.
         left, right: the types of ``a`` and ``b`` that it takes.
         run: ``run(a, b, out_dtype)`` with ``a`` [m, k] and ``b`` [k, n] gives a tensor [m, n]; ``out_dtype`` None means
-            the operands' dtype. Callable from ``torch.compile`` without a graph break: a custom op, or plain torch.
+            the operands' dtype, and where the kernel cannot write another one it converts. Callable from
+            ``torch.compile`` without a graph break: a custom op, or plain torch.
         available: whether it exists in this process at all.
         supports: whether it can do this pair (shapes, dtypes, device); asked only where the types match.
         measured: a note of where it pays, for ``planish kernels``.

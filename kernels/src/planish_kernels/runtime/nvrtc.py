@@ -140,8 +140,9 @@ class CudaKernel:
         with torch.cuda.device(device):
             torch.cuda.current_stream().synchronize()  # creates torch's context, which the kernel is loaded into
             self._core.Device(device.index).set_current()
-            code = self._core.ObjectCode.from_cubin(cubin.code, symbol_mapping=dict(cubin.symbols))
-            self._kernel = code.get_kernel(name)
+            # By its mangled symbol: releases of cuda.core differ in how they want a mapping of names.
+            code = self._core.ObjectCode.from_cubin(cubin.code)
+            self._kernel = code.get_kernel(cubin.symbols[name])
         self._streams: dict[int, Any] = {}
 
     def launch(

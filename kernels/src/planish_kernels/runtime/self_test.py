@@ -17,6 +17,7 @@ import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
 from planish_kernels.runtime.support import YES, Support, no
+from planish_kernels.runtime.tracing import constant_while_tracing
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def run_self_test(name: str, device: torch.device) -> SelfTestResult:
     return result
 
 
-@torch.compiler.assume_constant_result
+@constant_while_tracing
 def passes(name: str, device: torch.device) -> Support:
     """Whether the path that self-test ``name`` guards may be used on ``device``. Runs the test on the first question.
 
