@@ -16,7 +16,9 @@ def error(product: torch.Tensor, expected: torch.Tensor) -> float:
     return float((product.double() - expected).norm() / expected.norm())
 
 
-def operands(m: int, k: int, n: int, device: torch.device, dtype: torch.dtype) -> tuple[Sparse24CuSparseLt, torch.Tensor]:
+def operands(
+    m: int, k: int, n: int, device: torch.device, dtype: torch.dtype
+) -> tuple[Sparse24CuSparseLt, torch.Tensor]:
     sparse = Sparse24CuSparseLt.random(m, k, dtype=dtype, device=device, seed=m + k)
     assert isinstance(sparse, Sparse24CuSparseLt)
     return sparse, torch.randn(k, n, generator=torch.Generator().manual_seed(n)).to(device, dtype)

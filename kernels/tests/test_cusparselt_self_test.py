@@ -1,4 +1,4 @@
-"""The self-test tells right packings from wrong ones: with the definition as the multiplier here, on the device there."""
+"""The self-test tells right packings from wrong ones: on a CPU with the definition as multiplier, and on the GPU."""
 
 import pytest
 import torch

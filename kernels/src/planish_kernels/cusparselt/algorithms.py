@@ -12,6 +12,7 @@ import re
 import threading
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -123,12 +124,13 @@ def _agrees(plan: Plan, sparse: Tensor, dense: Tensor, out: Tensor, expected: Te
 
 
 def _milliseconds(plan: Plan, sparse: Tensor, dense: Tensor, out: Tensor) -> float:
-    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    cuda: Any = torch.cuda
+    start, end = cuda.Event(enable_timing=True), cuda.Event(enable_timing=True)
     start.record()
     plan.run(sparse, dense, out)
     end.record()
     end.synchronize()
-    return start.elapsed_time(end)
+    return float(start.elapsed_time(end))
 
 
 def _name(problem: Problem) -> str:

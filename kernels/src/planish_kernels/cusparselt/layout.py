@@ -10,8 +10,8 @@ row of blocks after each other; inside a block the codes are ordered, from the s
 
 Two rows that are eight apart share a byte, as the registers of ``wgmma.sp`` want them. cuSPARSELt documents none of
 this: it was read off ``cusparseLtSpMMACompress2`` of version 0.8.0 on an H200, with matrices that mark one bit of one
-index each. The layout of Ampere GPUs, which ``torch._sparse_semi_structured_tile(use_cutlass=False)`` writes, is another;
-``self_test.py`` tells them apart on the device before the fast path is used.
+index each. The layout of Ampere GPUs, which ``torch._sparse_semi_structured_tile(use_cutlass=False)`` writes, is
+another; ``self_test.py`` tells them apart on the device before the fast path is used.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ VERIFIED_VERSIONS = ((0, 8),)
 
 DTYPES = (torch.bfloat16, torch.float16, torch.int8)
 
-# The code of each four-bit mask (bit i: place i is kept). A mask of fewer than two places is filled up, with value zero,
-# as the library does: {} and {3} become {2, 3}; {0}, {1} and {2} get 3 besides. Larger masks have no code.
+# The code of each four-bit mask (bit i: place i is kept). A mask of fewer than two places is filled up, with value
+# zero, as the library does: {} and {3} become {2, 3}; {0}, {1} and {2} get 3 besides. Larger masks have no code.
 _CODE_OF_MASK = (14, 12, 13, 4, 14, 8, 9, 0, 14, 12, 13, 0, 14, 0, 0, 0)
 
 # Sizes of the split indices of the codes [rows, groups], and the order in which a block stores them.

@@ -55,6 +55,13 @@ def _layout_verified(device: torch.device) -> Support:
     return YES
 
 
+@torch.compiler.assume_constant_result
+def cusparselt_present() -> Support:
+    """``cusparselt_available`` as a constant of the process, which ``torch.compile`` does not trace."""
+    return cusparselt_available()
+
+
+@torch.compiler.assume_constant_result
 def matmul_works(device: torch.device) -> Support:
     """Whether products on ``device`` go through cuSPARSELt: it is there, and its self-test passed."""
     if device.type != "cuda":
@@ -71,12 +78,15 @@ def _fused(device: torch.device) -> Support:
 def _pack_supports(
     weight: Tensor, bits: Tensor | None, scale: Tensor | None, by_rows: Tensor | None, by_cols: Tensor | None
 ) -> Support:
+    fused = _fused(weight.device)
+    if not fused:
+        return fused
     packed = by_rows if by_rows is not None else by_cols
     if packed is not None and packed.dtype not in _SIXTEEN_BIT:
         return no(f"the fused packer writes bfloat16 and float16, not {packed.dtype}")
     if weight.dtype not in (*_SIXTEEN_BIT, torch.float32):
         return no(f"the fused packer reads float32, bfloat16 and float16, not {weight.dtype}")
-    return _fused(weight.device)
+    return YES
 
 
 def _on_library(weight: Tensor, *_: object) -> Support:

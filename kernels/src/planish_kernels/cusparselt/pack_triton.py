@@ -170,7 +170,7 @@ def _regions(packed: Tensor, rows: int, cols: int) -> tuple[Tensor, Tensor]:
 
 def pack_triton(
     weight: Tensor, bits: Tensor | None, scale: Tensor | None, by_rows: Tensor | None, by_cols: Tensor | None,
-    *, block_rows: int = 64, block_cols: int = 128, num_warps: int = 4,
+    *, block_rows: int = 32, block_cols: int = 64, num_warps: int = 1,
 ) -> None:  # fmt: skip
     """Fill packed buffers from ``weight [rows, cols]``; see ``planish_kernels.cusparselt.op.pack_``."""
     rows, cols = weight.shape

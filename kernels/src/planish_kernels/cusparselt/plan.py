@@ -78,14 +78,12 @@ class Plan:
         self.algorithms = self._get(ALGORITHM_MAX_ID)
         self.algorithm = algorithm
         self._set(ALGORITHM_ID, self._checked(algorithm))
-        call(
-            "MatmulPlanInit", self._handle.address, self._plan.address, self._matmul.address, self._selection.address
-        )
+        call("MatmulPlanInit", self._handle.address, self._plan.address, self._matmul.address, self._selection.address)
         self._measure_workspace()
         self._run = self._library.function("cusparseLtMatmul")
 
     def run(self, sparse: Tensor, dense: Tensor, out: Tensor) -> None:
-        """Multiply on the current stream. ``sparse`` is the packed buffer; shapes and strides are the caller's to check."""
+        """Multiply on the current stream; ``sparse`` is the packed buffer. The caller checks shapes and strides."""
         stream = ctypes.c_void_p(torch.cuda.current_stream(self.device_index).cuda_stream)
         workspace = self._workspace(sparse)
         with self._lock:
@@ -162,7 +160,8 @@ class Plan:
 
     def _checked(self, algorithm: int) -> int:
         if not 0 <= algorithm < self.algorithms:
-            raise CuSparseLtError(f"algorithm {algorithm}: the library has 0 to {self.algorithms - 1} for {self.problem}")
+            known = f"the library has 0 to {self.algorithms - 1} for {self.problem}"
+            raise CuSparseLtError(f"algorithm {algorithm}: {known}")
         return algorithm
 
     def _set(self, attribute: int, value: int) -> None:

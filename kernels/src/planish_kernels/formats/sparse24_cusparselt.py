@@ -86,9 +86,7 @@ class Sparse24CuSparseLt(Format):
             if mask.shape != dense.shape:
                 raise ValueError(f"mask has shape {tuple(mask.shape)}, dense has {tuple(dense.shape)}: make them equal")
         if dim in (0, -2):
-            return cls.encode(
-                dense.t(), None if mask is None else mask.t(), trust_mask=trust_mask, dtype=dtype
-            ).T
+            return cls.encode(dense.t(), None if mask is None else mask.t(), trust_mask=trust_mask, dtype=dtype).T
         rows, cols = dense.shape
         dtype = dense.dtype if dtype is None else dtype
         support = layout.check_shape(rows, cols, dtype)

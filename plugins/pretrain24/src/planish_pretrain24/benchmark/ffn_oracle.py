@@ -25,9 +25,7 @@ def oracle_failures(device: torch.device) -> list[str]:
     The self-tests of the kernels; then for each linear of a sparse network output, input gradient and weight gradient
     against float64 products of the masked weight and of the same drawn gradient.
     """
-    failures = [
-        f"self-test {result.name}: {result.detail}" for result in run_self_tests(device) if not result.ok
-    ]
+    failures = [f"self-test {result.name}: {result.detail}" for result in run_self_tests(device) if not result.ok]
     return [*failures, *_layer_failures(device)]
 
 

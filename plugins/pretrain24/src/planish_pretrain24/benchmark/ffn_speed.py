@@ -1,7 +1,7 @@
 """How fast 2:4 pre-training is: feed-forward networks, forward and backward, beside the same network compiled dense.
 
-One optimizer step is one sample: weights are packed once, then each micro-step runs forward and backward and adds to the
-gradients, then the masked decay; the mask search counts with one part in ``mask_interval``. Both sides compute in
+One optimizer step is one sample: weights are packed once, then each micro-step runs forward and backward and adds to
+the gradients, then the masked decay; the mask search counts with one part in ``mask_interval``. Both sides compute in
 bfloat16, are compiled, and replay CUDA graphs; they are timed in turns in one process. The layers are those that
 ``planish.apply(model, "pretrain24", execution="sparse")`` makes.
 """
@@ -239,7 +239,7 @@ def packer_rows(width: int, settings: Settings, device: str) -> Iterator[Row]:
 
     source = torch.empty(2**28, device=device, dtype=torch.bfloat16)
     target = torch.empty_like(source)
-    copied = interleave({"copy": partial(target.copy_, source)}, device=device, rounds=10, graph=True)["copy"].median
+    copied = interleave({"copy": partial(target.copy_, source)}, device=device, rounds=10)["copy"].median
     bytes_per_ms = 2 * source.nbytes / copied
     wide = 4 * width
     weight = torch.randn(wide, width, device=device, dtype=torch.bfloat16)
@@ -298,9 +298,7 @@ def run(settings: Settings, *, device: str, command: str, say: Callable[[str], N
             gain = "" if row.gain is None or failures else f"  {row.gain:.2f}x"
             say(f"{row.case}: {row.ours.median:.3f} {row.unit}{gain}")
         torch.cuda.empty_cache()
-    return collect(
-        NAME, rows, oracle_passed=not failures, command=command, notes=[*failures, *_shortfalls(rows)]
-    )
+    return collect(NAME, rows, oracle_passed=not failures, command=command, notes=[*failures, *_shortfalls(rows)])
 
 
 def _shortfalls(rows: list[Row]) -> Iterator[str]:
