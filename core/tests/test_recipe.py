@@ -185,6 +185,11 @@ def test_conflicts_are_found_before_anything_is_changed(registry):
             "transforms[0].config.density: input should be greater than 0",
         ),
         (specs("prune", config={"densty": 1}), ConfigError, "transforms[0].config.densty: unknown field; did you mean"),
+        (
+            specs("round", "prune", targets=("head",)),
+            CompositionError,
+            "transforms[0] (round): round would change nothing in TinyNet (head: weight is tied to embed.weight)",
+        ),
         (specs("prune", targets=("upp",)), CompositionError, "transforms[0] (prune): targets: 'upp' matches no module"),
     ],
 )

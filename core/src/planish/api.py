@@ -150,9 +150,7 @@ def apply(
     else:
         transform, distribution, version = resolve(use, options, registry)
         made = transform.plan(model, targets)
-    if not made.touched:
-        why = "; ".join(f"{m.name}: {m.reason}" for m in made.skipped[:3]) or "it looked at no module"
-        raise CompositionError(f"{made.use} would change nothing in {type(model).__name__} ({why}); widen targets")
+    check_touches(model, made)
     check_claims(model, made)
     transform.apply(model, made)
     live = LiveTransform(model, transform, made, distribution, version)
@@ -178,6 +176,17 @@ def finish(what: nn.Module | LiveTransform) -> nn.Module:
 def applied(model: nn.Module) -> Iterator[LiveTransform]:
     """Yield what has been applied to a model, in order."""
     yield from getattr(model, _RECORDS, ())
+
+
+def check_touches(model: nn.Module, plan: Plan) -> None:
+    """Check that a plan changes something.
+
+    Raises:
+        CompositionError: It does not; the message has the first reasons.
+    """
+    if not plan.touched:
+        why = "; ".join(f"{m.name}: {m.reason}" for m in plan.skipped[:3]) or "it looked at no module"
+        raise CompositionError(f"{plan.use} would change nothing in {type(model).__name__} ({why}); widen targets")
 
 
 def check_claims(model: nn.Module, plan: Plan) -> None:

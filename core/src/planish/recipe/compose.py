@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from planish.api import LiveTransform, apply, check_claims, resolve
+from planish.api import LiveTransform, apply, check_claims, check_touches, resolve
 from planish.config import validate
 from planish.errors import CompositionError, ConfigError, PluginError
 from planish.interfaces.plan import Plan, conflicts
@@ -50,6 +50,7 @@ def plan_all(model: nn.Module, transforms: Sequence[TransformSpec], registry: Re
         transform, _, _ = resolve(spec.use, spec.config, registry)
         try:
             made = transform.plan(model, spec.targets)
+            check_touches(model, made)
             check_claims(model, made)
         except (CompositionError, ConfigError) as error:
             raise type(error)(f"transforms[{position}] ({spec.use}): {error}") from error
