@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from planish_pretrain24.config import Pretrain24Config
-    from planish_pretrain24.find_decay import DecaySearch, DecayTrial, find_decay
+    from planish_pretrain24.decay_search import DecaySearch, DecayTrial, find_decay
     from planish_pretrain24.sparsifier import Pretrain24
     from planish_pretrain24.trial import plain_trial
 
@@ -12,9 +12,9 @@ __all__ = ["DecaySearch", "DecayTrial", "Pretrain24", "Pretrain24Config", "find_
 
 _HOMES = {
     "Pretrain24Config": "config",
-    "DecaySearch": "find_decay",
-    "DecayTrial": "find_decay",
-    "find_decay": "find_decay",
+    "DecaySearch": "decay_search",
+    "DecayTrial": "decay_search",
+    "find_decay": "decay_search",
     "Pretrain24": "sparsifier",
     "plain_trial": "trial",
 }

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from planish_pretrain24 import execution, gated, masks, packs, replacement
 from planish_pretrain24.config import Pretrain24Config
+from planish_pretrain24.decay_search import DecaySearch, find_decay
 from planish_pretrain24.encoders import emulated
 from planish_pretrain24.ffn import find_feed_forwards
-from planish_pretrain24.find_decay import DecaySearch, find_decay
 from planish_pretrain24.flip_rate import flip_rates
 from planish_pretrain24.masked_decay import decay_masked_gradients
 from planish_pretrain24.packs import WeightPacks

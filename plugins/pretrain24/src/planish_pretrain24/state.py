@@ -156,7 +156,7 @@ class LayerSparsity(nn.Module):
         error_msgs: list[str],
     ) -> None:
         if f"{prefix}mask" not in state_dict:
-            # Weights without masks: right before training, an error later (see on_gradients), which rebuild_masks settles.
+            # Right before training starts, an error after (see on_gradients) unless masks may be rebuilt.
             self.masks_missing = self.steps_done == 0 or self.rebuild_masks
             self._forget_packs()
             if self.rebuild_masks:

@@ -36,50 +36,49 @@ def plot(result: BenchmarkResult, path: Path) -> None:
             groups.setdefault(row.extra["variant"], []).append(row.extra)
     if not groups:
         raise DataError(f"{result.benchmark} holds no runs of {', '.join(STYLES)}; run the learning experiment first")
-    figure = _draw(groups)
-    with replacing(path) as beside:
-        figure.savefig(beside, format="svg", metadata={"Date": None})
-
-
-def _draw(groups: Mapping[str, list[Mapping[str, Any]]]) -> Any:
     try:
         import matplotlib as mpl
-        from matplotlib.figure import Figure
     except ImportError:
         from planish.errors import UnsupportedError
 
         raise UnsupportedError("drawing needs matplotlib; run: pip install matplotlib") from None
-    with mpl.rc_context({"svg.hashsalt": "planish", "font.size": 10, "axes.spines.top": False,
-                         "axes.spines.right": False}):  # fmt: skip
-        figure = Figure(figsize=(10, 4.2), layout="constrained")
-        curves, losses = figure.subplots(1, 2, width_ratios=[1.7, 1])
-        present = [variant for variant in STYLES if variant in groups]
-        for variant in present:
-            name, colour = STYLES[variant]
-            steps, low, mean, high = _over_seeds([run["flip_rate"] for run in groups[variant]])
-            curves.plot(steps, mean, color=colour, label=name, linewidth=1.6)
-            curves.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)
-        curves.set_yscale("log")
-        curves.set_xlabel("optimizer step")
-        curves.set_ylabel("flip rate, per weight and step")
-        curves.legend(frameon=False)
-        for place, variant in enumerate(reversed(present)):
-            name, colour = STYLES[variant]
-            values = [run["val_loss"] for run in groups[variant]]
-            losses.plot(values, [place] * len(values), "o", color=colour, alpha=0.55, markersize=5)
-            losses.plot([sum(values) / len(values)], [place], "|", color=colour, markersize=18, markeredgewidth=2.4)
-        losses.set_yticks(range(len(present)), [STYLES[variant][0] for variant in reversed(present)])
-        losses.set_ylim(-0.6, len(present) - 0.4)
-        losses.set_xlabel("final validation loss, nats per byte")
-        losses.grid(axis="x", alpha=0.25)
-        seeds = max(len(runs) for runs in groups.values())
-        settings = next(iter(groups.values()))[0]["settings"]
-        figure.suptitle(
-            f"GPT, width {settings['width']}, {settings['layers']} layers, {settings['steps']} steps on Python's "
-            f"standard library; masks searched every {settings['mask_interval']} steps; "
-            f"{seeds} seed{'s' if seeds > 1 else ''}",
-            fontsize=10,
-        )
+    style = {"svg.hashsalt": "planish", "font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
+    with mpl.rc_context(style), replacing(path) as beside:
+        _draw(groups).savefig(beside, format="svg", metadata={"Date": None})
+
+
+def _draw(groups: Mapping[str, list[Mapping[str, Any]]]) -> Any:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    curves, losses = figure.subplots(1, 2, width_ratios=[1.7, 1])
+    present = [variant for variant in STYLES if variant in groups]
+    for variant in present:
+        name, colour = STYLES[variant]
+        steps, low, mean, high = _over_seeds([run["flip_rate"] for run in groups[variant]])
+        curves.plot(steps, mean, color=colour, label=name, linewidth=1.6)
+        curves.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)
+    curves.set_yscale("log")
+    curves.set_xlabel("optimizer step")
+    curves.set_ylabel("flip rate, per weight and step")
+    curves.legend(frameon=False)
+    for place, variant in enumerate(reversed(present)):
+        name, colour = STYLES[variant]
+        values = [run["val_loss"] for run in groups[variant]]
+        losses.plot(values, [place] * len(values), "o", color=colour, alpha=0.55, markersize=5)
+        losses.plot([sum(values) / len(values)], [place], "|", color=colour, markersize=18, markeredgewidth=2.4)
+    losses.set_yticks(range(len(present)), [STYLES[variant][0] for variant in reversed(present)])
+    losses.set_ylim(-0.6, len(present) - 0.4)
+    losses.set_xlabel("final validation loss, nats per byte")
+    losses.grid(axis="x", alpha=0.25)
+    seeds = max(len(runs) for runs in groups.values())
+    settings = next(iter(groups.values()))[0]["settings"]
+    figure.suptitle(
+        f"GPT, width {settings['width']}, {settings['layers']} layers, {settings['steps']} steps on Python's "
+        f"standard library; masks searched every {settings['mask_interval']} steps; "
+        f"{seeds} seed{'s' if seeds > 1 else ''}",
+        fontsize=10,
+    )
     return figure
 
 

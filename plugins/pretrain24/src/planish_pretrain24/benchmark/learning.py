@@ -43,7 +43,7 @@ from torch import Tensor, nn
 
 from planish_pretrain24.benchmark.stdlib_bytes import read_corpus, windows
 from planish_pretrain24.benchmark.tiny_gpt import TinyGPT, next_token_loss
-from planish_pretrain24.find_decay import DecaySearch, find_decay
+from planish_pretrain24.decay_search import DecaySearch, find_decay
 from planish_pretrain24.flip_rate import FLIP_RATE
 from planish_pretrain24.s_ste import initial_scale
 from planish_pretrain24.sparsifier import Pretrain24
@@ -72,6 +72,7 @@ class Settings:
     search_steps: int = 200
     search_grid: tuple[float, ...] = (1e-6, 6e-6, 2e-5, 6e-5, 2e-4, 6e-4, 2e-3)
     validation_batches: int = 40
+    corpus_bytes: int = 24_000_000
     device: str = "cpu"
 
     def rate(self, step: int) -> float:
@@ -84,7 +85,7 @@ class Settings:
 
 QUICK = Settings(
     width=32, layers=1, heads=2, length=32, batch=4, steps=24, warmup=8, mask_interval=2, search_steps=8,
-    search_grid=(6e-5, 2e-3), validation_batches=2,
+    search_grid=(6e-5, 2e-3), validation_batches=2, corpus_bytes=1_000_000,
 )  # fmt: skip
 """Sizes that show that the program works, not how the methods compare."""
 
@@ -116,7 +117,7 @@ class Experiment:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.train, self.held_out = read_corpus()
+        self.train, self.held_out = read_corpus(settings.corpus_bytes)
 
     def model(self, seed: int) -> nn.Module:
         """A fresh model; the seed decides its weights."""
@@ -238,7 +239,7 @@ def oracle_passed(device: str) -> bool:
             x = torch.randn(12, layer.in_features, device=device, requires_grad=True)
             grad = torch.randn(12, layer.out_features, device=device)
             layer(x).backward(grad)
-            weight = logical_weight(layer, state).double()
+            weight, bias = logical_weight(layer, state).double(), layer.bias.detach().double()
             if method == "fst":
                 sparse = torch.where(state.kept(), weight, 0)
             else:
@@ -247,7 +248,7 @@ def oracle_passed(device: str) -> bool:
                 soft = ((groups - threshold).clamp(min=0) * weight.view_as(groups).sign()).view_as(weight)
                 sparse = soft * (weight * soft).sum() / soft.square().sum()
             expected = {
-                "output": (x.detach().double() @ sparse.t() + layer.bias.double(), layer(x.detach())),
+                "output": (x.detach().double() @ sparse.t() + bias, layer(x).detach()),
                 "grad_input": (grad.double() @ sparse, x.grad),
                 "grad_weight": (grad.double().t() @ x.detach().double(), layer.weight.grad),
             }
