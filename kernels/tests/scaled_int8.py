@@ -27,7 +27,8 @@ class ScaledInt8(Format):
     def encode(cls, dense: Tensor) -> ScaledInt8:
         dense = dense.detach()
         scale = dense.abs().amax(1, keepdim=True).clamp_min(1e-6) / 127
-        return cls((dense / scale).round().to(torch.int8), scale)
+        # In bfloat16 the quotient may round to 128, which is no int8.
+        return cls((dense / scale).round().clamp(-127, 127).to(torch.int8), scale)
 
     def decode(self) -> Tensor:
         return self.codes.to(self.scale.dtype) * self.scale

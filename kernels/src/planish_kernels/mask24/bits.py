@@ -47,6 +47,11 @@ def unpack_mask(bits: Tensor, cols: int) -> Tensor:
     if bits.dim() != 2 or bits.shape[1] != (cols + 7) // 8:
         expected = f"[rows, {(cols + 7) // 8}]"
         raise ValueError(f"bits has shape {tuple(bits.shape)}, expected {expected} for cols={cols}")
+    if bits.device.type != "cpu" or torch.compiler.is_compiling():
+        # A compiler fuses this into whatever reads the mask; it cannot look at bytes as booleans, as below.
+        places = torch.arange(8, dtype=torch.uint8, device=bits.device)
+        mask = (bits.unsqueeze(-1) >> places) & 1
+        return mask.reshape(bits.shape[0], bits.shape[1] * 8)[:, :cols].to(torch.bool)
     # A byte's eight booleans are looked up as one 64-bit word: far quicker on CPUs than shifting bytes.
     values = torch.arange(256, device=bits.device).unsqueeze(1) >> torch.arange(8, device=bits.device)
     words = (values & 1).to(torch.uint8).view(torch.int64).view(256)
