@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
-
 from planish_kernels.formats import Format
+from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
