@@ -60,7 +60,7 @@ def new(
     if as_json:
         print_json({"kind": kind, "name": name, "folder": str(folder), "files": sorted(project), "next": commands})
         return
-    print(f"{folder}: a {_words(kind)} named {name}, with its contract suite")
+    print(f"{folder}: {_words(kind)} {name!r}, with its contract suite")
     for path in sorted(project):
         print(f"  {path}")
     print("next:")
@@ -131,7 +131,7 @@ def render(kind: str, name: str) -> dict[str, str]:
         "name": name,
         "package": package,
         "module": kind.replace("-", "_"),
-        "class_name": "".join(part.capitalize() for part in f"{package}_{kind.replace('-', '_')}".split("_")),
+        "class_name": _class_name(kind, name),
         "hook": hook,
         "kind_words": _words(kind),
         "summary": summary,
@@ -166,5 +166,11 @@ def _templates(folder: Traversable, prefix: str = "") -> Iterator[tuple[str, str
             yield prefix + item.name, item.read_text(encoding="utf-8")
 
 
+def _class_name(kind: str, name: str) -> str:
+    """Return ``MyMethodSparsifier`` for my-method: the suffix keeps the name apart from those that are imported."""
+    words = f"{name}-{kind}" if not name.endswith(f"-{kind}") else name
+    return "".join(part.capitalize() for part in words.replace("_", "-").split("-"))
+
+
 def _words(kind: str) -> str:
-    return kind.replace("-", " ")
+    return "attention implementation" if kind == "attention" else kind.replace("-", " ")

@@ -52,13 +52,17 @@ class PluginContract:
 
     def make_plugin(self, **options: Any) -> Any:
         """Return the plugin under ``options``, or under the suite's own if none is given."""
+        return self.construct(options or self.options)
+
+    def construct(self, options: Mapping[str, Any]) -> Any:
+        """Return the plugin under ``options``; name what it leaves abstract."""
         missing = sorted(getattr(self.plugin, "__abstractmethods__", ()))
         require(
             not missing,
             f"{self.plugin.__name__} leaves abstract: {', '.join(missing)}; implement {'them' if missing[1:] else 'it'}"
             f" as planish.interfaces describes",
         )
-        return self.plugin(options or dict(self.options))
+        return self.plugin(dict(options))
 
     # ---- clauses
 
@@ -100,7 +104,7 @@ class PluginContract:
         """An unknown option is a ConfigError that names it, not ignored."""
         word = "no_such_option_xyz"
         with refusal(ConfigError, word, when=f"given the unknown option {word!r}"):
-            self.plugin({**self.options, word: 1})
+            self.construct({**self.options, word: 1})
 
     def test_config_fields_are_described(self) -> None:
         """Every option has a description, which ``planish describe`` prints."""
@@ -126,10 +130,10 @@ class PluginContract:
         for name, field in self.plugin.Config.model_fields.items():
             if field.annotation is not Any:
                 with refusal(ConfigError, name, when=f"given an object() for {name!r}"):
-                    self.plugin({**self.options, name: object()})
+                    self.construct({**self.options, name: object()})
         for bad in self.bad_options:
             with refusal(ConfigError, *bad, when=f"given {dict(bad)}"):
-                self.plugin({**self.options, **bad})
+                self.construct({**self.options, **bad})
 
     # ---- what several kinds demand of several schemas
 

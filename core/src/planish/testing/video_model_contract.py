@@ -205,7 +205,7 @@ class VideoModelContract(PluginContract):
         """State dicts of ``modules``, loaded into another instance, bring the same video."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(11)
-            other = self.plugin(dict(self.options))
+            other = self.construct(self.options)
         plugin, request = self.make_plugin(), self.make_request()
         for name, module in plugin.modules().items():
             other.modules()[name].load_state_dict(clone_state(module.state_dict()))

@@ -68,7 +68,7 @@ class PlanningClauses(TransformSubject):
         """A plan carries the transform's name and all its options, so that it can be carried out elsewhere."""
         plan = self.make_plan(self.make_model())
         require(plan.use == self.plugin.name, f"plan.use is {plan.use!r}; expected the name {self.plugin.name!r}")
-        config, again = self.make_plugin().config, self.plugin(dict(plan.config)).config
+        config, again = self.make_plugin().config, self.construct(plan.config).config
         require(again == config, f"plan.config rebuilds {again!r}, not {config!r}; use config.model_dump(mode='json')")
 
     def test_plan_names_modules_of_the_model(self) -> None:
