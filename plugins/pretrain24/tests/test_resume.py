@@ -40,7 +40,7 @@ def test_accumulation_draws_anew_at_each_micro_step_and_searches_once(mlp, train
     train(model, live, torch.optim.SGD(model.parameters(), lr=0.1), 2, micro=4)
     for _, _, state in layers(model):
         assert int(state.draws) == 8
-        assert int(state.steps) == 2
+        assert int(state.state_dict()["steps"]) == 2
 
 
 def test_accumulated_gradients_are_those_of_the_whole_batch(mlp, start) -> None:

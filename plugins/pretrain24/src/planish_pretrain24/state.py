@@ -33,7 +33,7 @@ class LayerSparsity(nn.Module):
         mask: uint8 ``[out_features, ceil(in_features / 8)]``: one bit a weight, set where it is kept, in the logical
             orientation [out, in] whatever the layer's storage.
         flips: int64 0-d: weights whose mask bit changed at the last search.
-        steps: int64 0-d: optimizer steps done.
+        steps: int64 0-d: optimizer steps done, as of the last ``state_dict``.
         is_dense: uint8 0-d: 1 in the dense finish.
         draws: int64 0-d: estimates of the output gradient drawn so far; the offset of the next one.
         seed: int64 0-d: key of the draws, the same on every rank (a rank adds its own term).
@@ -41,7 +41,7 @@ class LayerSparsity(nn.Module):
 
     Attributes:
         dense: ``is_dense`` as a plain bool, so that no forward pass waits for the device.
-        steps_done: ``steps`` as a plain int, likewise.
+        steps_done: optimizer steps done, as a plain int.
         is_fresh: nothing was trained or loaded yet: masks and scale may still follow the weights.
         masks_missing: a checkpoint that has no masks was loaded into a fresh layer.
         dense_from: optimizer step from which training is dense; None where it is not, or not known yet.
@@ -128,7 +128,6 @@ class LayerSparsity(nn.Module):
     def set_steps(self, steps: int) -> None:
         """Note that ``steps`` optimizer steps are done."""
         self.steps_done = steps
-        self.steps.fill_(steps)
         self.is_fresh = False
 
     def extra_repr(self) -> str:
@@ -144,6 +143,11 @@ class LayerSparsity(nn.Module):
             # A model turned to half precision keeps the factor of its weights exact.
             self.scale = scale.to(self.scale.device)
         return self
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        # Counted on the host and written when it is asked for: no kernel for each layer and step.
+        self.steps.fill_(self.steps_done)
+        super()._save_to_state_dict(destination, prefix, keep_vars)
 
     def _load_from_state_dict(
         self,

@@ -63,14 +63,14 @@ class Settings:
     heads: int = 4
     length: int = 256
     batch: int = 32
-    steps: int = 2000
+    steps: int = 3000
     warmup: int = 200
-    learning_rate: float = 1e-3
+    learning_rate: float = 5e-4
     weight_decay: float = 0.1
     mask_interval: int = 10
     dense_finish: float = 1 / 6
     search_steps: int = 200
-    search_grid: tuple[float, ...] = (1e-6, 6e-6, 2e-5, 6e-5, 2e-4, 6e-4, 2e-3)
+    search_grid: tuple[float, ...] = (6e-5, 2e-4, 6e-4, 1e-3, 2e-3, 4e-3, 1e-2)
     validation_batches: int = 40
     corpus_bytes: int = 24_000_000
     device: str = "cpu"
@@ -321,12 +321,13 @@ def run(
     rows: dict[str, Row] = {}
     if path is not None and path.exists():
         rows = {row.case: row for row in read_result(path).rows if row.extra.get("settings") == as_json}
-    passed = oracle_passed(settings.device)
+    frame = collect(NAME, [], oracle_passed=oracle_passed(settings.device), command=command)
+    experiment: Experiment | None = None
 
     def keep(row: Row) -> BenchmarkResult:
         rows[row.case] = row
         ordered = [rows[case] for case in sorted(rows)]
-        result = collect(NAME, ordered, oracle_passed=passed, command=command, notes=summary(ordered))
+        result = frame.model_copy(update={"rows": ordered, "notes": summary(ordered)})
         if path is not None:
             write_result(result, path)
         return result
@@ -334,16 +335,16 @@ def run(
     prefix = f"gpt-d{settings.width}-l{settings.layers}"
     known = rows.get(f"{prefix}/find_decay")
     if known is None:
-        search = Experiment(settings).find_decay()
+        experiment = Experiment(settings)
+        search = experiment.find_decay()
         say(str(search))
         known = search_row(search, settings)
     result = keep(known)
     decay = float(known.extra["search"]["chosen"])
     missing = [(v, s) for s in range(seeds) for v in variants if f"{prefix}/{v}/seed{s}" not in rows]
     if jobs <= 1:
-        experiment = Experiment(settings) if missing else None
         for variant, seed in missing:
-            assert experiment is not None
+            experiment = experiment or Experiment(settings)
             row = row_of(experiment.run(variant, seed, decay), settings)
             result = keep(row)
             say(_line(row))

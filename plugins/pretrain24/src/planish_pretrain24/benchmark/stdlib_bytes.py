@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,10 +29,10 @@ def read_corpus(limit: int = 24_000_000) -> tuple[Tensor, Tensor]:
     root = Path(sysconfig.get_paths()["stdlib"])
     parts: tuple[list[bytes], list[bytes]] = ([], [])
     total = 0
-    for path in sorted(root.rglob("*.py")):
+    for path in _sources(root):
+        if total >= limit:
+            break
         name = path.relative_to(root)
-        if any(part in _LEFT_OUT for part in name.parts) or total >= limit:
-            continue
         try:
             text = path.read_bytes()
         except OSError:
@@ -43,6 +44,13 @@ def read_corpus(limit: int = 24_000_000) -> tuple[Tensor, Tensor]:
         raise DataError(f"{root} holds no Python sources; this Python was installed without its standard library")
     train, held_out = (torch.frombuffer(bytearray(b"".join(part)), dtype=torch.uint8) for part in parts)
     return train, held_out
+
+
+def _sources(root: Path) -> Iterator[Path]:
+    """Python files in a fixed order, without tests and installed packages."""
+    for folder, folders, files in os.walk(root):
+        folders[:] = sorted(name for name in folders if name not in _LEFT_OUT)
+        yield from (Path(folder, name) for name in sorted(files) if name.endswith(".py"))
 
 
 def windows(text: Tensor, length: int, batch: int, *, seed: int, device: str) -> Iterator[Tensor]:
