@@ -399,6 +399,21 @@ class SearchReturnsNothing(Base):
         return None
 
 
+class SearchStaysOpen(Base):
+    class Config(Magnitude.Config):
+        interval: int | None = Field(2, ge=1, description="optimizer steps between two looks; None to search")
+
+    @property
+    def needs_search(self):
+        return self.config.interval is None
+
+
+class TriesWithoutNeed(Base):
+    def search(self, trial, progress=None):
+        trial(self, 2)
+        return self
+
+
 class MeddlingObserver(Base):
     def observer(self):
         return Magnitude()
@@ -589,6 +604,14 @@ BROKEN = [
     Broken(Suite, "test_metrics_are_finite_floats", "'signal_to_noise' = inf", InfiniteMetric),
     Broken(Suite, "test_on_step_outlives_the_schedule", "a run may go on for longer", EndsWithTheSchedule),
     Broken(Suite, "test_search_returns_a_closed_transform", "return the transform itself", SearchReturnsNothing),
+    Broken(
+        Suite,
+        "test_search_returns_a_closed_transform",
+        "still needs a search",
+        SearchStaysOpen,
+        {"search_options": {"interval": None}},
+    ),
+    Broken(Suite, "test_search_returns_a_closed_transform", "ran trials", TriesWithoutNeed),
     Broken(Suite, "test_observer_changes_nothing", "under the observer", MeddlingObserver),
     Broken(Suite, "test_finish_keeps_the_output", "finish_tolerance", FinishForgetsMask),
     Broken(Suite, "test_finish_is_idempotent", "'finishes'", FinishCounts),

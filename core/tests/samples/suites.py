@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from planish import UnsupportedError
 from planish.interfaces import Clip
 from planish.testing import (
     AttentionContract,
@@ -76,3 +77,18 @@ class BrightnessSuite(DataFilterContract):
             write_ppm(path, pixels)
             clips.append(Clip(id=f"clip-{number}", path=str(path)))
         return clips
+
+
+class TrainingFree(PixelFlow):
+    """The same networks, given rather than trained."""
+
+    name = "sample-training-free"
+
+    def loss(self, batch):
+        raise UnsupportedError("its networks are given; there is nothing to train")
+
+
+class TrainingFreeSuite(VideoModelContract):
+    plugin = TrainingFree
+    installed = False
+    trains = False

@@ -29,3 +29,7 @@ class TestPixelFlow(suites.PixelFlowSuite):
 
 class TestBrightness(suites.BrightnessSuite):
     pass
+
+
+class TestTrainingFree(suites.TrainingFreeSuite):
+    pass

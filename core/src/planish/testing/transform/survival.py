@@ -58,6 +58,8 @@ class SurvivalClauses(TransformSubject):
         claimed = [wrapper for wrapper in ("ddp", "fsdp") if wrapper in self.plugin.survives]
         if not (claimed and self.trains):
             not_claimed("survives claims neither ddp nor fsdp")
+        where = type(self).__qualname__
+        require("<locals>" not in where, f"{where} cannot be found by another process; define it at module level")
         model, live = self.transformed()
         live.on_train_start(self.steps)
         torch.manual_seed(30)
