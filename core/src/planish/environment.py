@@ -67,11 +67,14 @@ def versions() -> dict[str, str]:
 
 @cache
 def commit() -> str | None:
-    """Return the git commit of planish's sources, with ``+changes`` where they differ from it; None outside git."""
+    """Return the git commit of planish's sources, with ``+changes`` where they differ from it; None outside git.
+
+    The environment variable ``PLANISH_COMMIT`` says it for a copy of the sources that has no git folder.
+    """
     here = str(Path(__file__).resolve().parent)
     head = _git(here, "rev-parse", "HEAD")
     if head is None or _git(here, "ls-files", "--error-unmatch", "errors.py") is None:
-        return None
+        return os.environ.get("PLANISH_COMMIT") or None
     changed = _git(here, "status", "--porcelain", "--untracked-files=no")
     return f"{head}+changes" if changed else head
 
