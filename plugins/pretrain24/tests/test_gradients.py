@@ -34,7 +34,8 @@ def _layer(method: str, dtype: torch.dtype = torch.float32, mvue: str = "off") -
 
 
 def _error(found: Tensor, reference: Tensor) -> float:
-    return float((found.detach().double() - reference).norm() / reference.norm())
+    found, reference = found.detach().double(), reference.detach()
+    return float((found - reference).norm() / reference.norm())
 
 
 @pytest.mark.parametrize(
