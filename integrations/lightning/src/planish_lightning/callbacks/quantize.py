@@ -127,12 +127,13 @@ class Quantize(TransformCallback):
             return
         model = self.model(pl_module)
         modes = {module: module.training for module in model.modules()}
-        self.live = self.change(model)
-        model.to(pl_module.device)
-        model.eval()
-        quantizer = self.live[0].transform
-        assert isinstance(quantizer, Quantizer)
+        # The Trainer evaluates in inference mode, in which no tensor can be made that is changed or trained later.
         with torch.inference_mode(False):
+            self.live = self.change(model)
+            model.to(pl_module.device)
+            model.eval()
+            quantizer = self.live[0].transform
+            assert isinstance(quantizer, Quantizer)
             quantizer.calibrate(model, self._batches(trainer, pl_module))
             self.live[0].finish()
         for module in model.modules():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 import random
 import time
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from planish.atomic import write_bytes
-from planish.errors import WorkError
+from planish.errors import CheckpointError, WorkError
 
 from planish_lightning.runner.interruption import Interruption
 
@@ -33,6 +34,20 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
         write_bytes(Path(path), buffer.getvalue())
+
+    def load_checkpoint(self, path: Any, map_location: Any | None = None, weights_only: bool | None = None) -> Any:
+        """Return the checkpoint at ``path``; nothing but tensors and plain values is read.
+
+        Raises:
+            CheckpointError: The file is damaged.
+        """
+        try:
+            return torch.load(path, map_location=map_location or "cpu", weights_only=True)
+        except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise CheckpointError(
+                f"{path} is damaged ({type(error).__name__}: {reason}); delete it to train this variant from its start"
+            ) from error
 
 
 class RandomState(L.Callback):

@@ -15,7 +15,7 @@ from planish.api import applied, finish, resolve
 from planish.atomic import write_text
 from planish.checkpoint import save
 from planish.config import validate
-from planish.errors import CheckpointError, PlanishError, WorkError
+from planish.errors import PlanishError, WorkError
 from planish.interfaces import Plan, Runner, RunOptions, RunResult
 from planish.plugins.registry import Registry
 from planish.recipe.compose import check_transforms, plan_all
@@ -190,12 +190,6 @@ class _Run:
             trainer.fit(lit, datamodule=self.workshop.data, ckpt_path=checkpoint if checkpoint.exists() else None)
         except SystemExit as error:  # what Lightning makes of a second Ctrl-C
             raise KeyboardInterrupt from error
-        except RuntimeError as error:
-            if checkpoint.exists() and "central directory" in str(error):
-                raise CheckpointError(
-                    f"{checkpoint} is damaged ({error}); delete it to train this variant from its start"
-                ) from error
-            raise
         recorder.summarize(lit.device)
         if snapshot is not None and snapshot.step is not None:
             self.report.summary(sparse_checkpoint_step=snapshot.step)
