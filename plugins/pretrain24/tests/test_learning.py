@@ -18,11 +18,12 @@ def test_the_program_writes_rows_continues_and_draws(tmp_path: Path, capsys: pyt
     arguments = ["--quick", "--device", "cpu", "--json", str(path)]
     assert main([*arguments, "--variants", "dense,fst"]) == 0
     first = json.loads(path.read_text())
-    assert main([*arguments, "--plot", str(figure)]) == 0
+    assert main([*arguments, "--plot", str(figure), "--variants", ",".join([*VARIANTS, "fst@0.5"])]) == 0
     result = read_result(path)
     assert result.oracle_passed
     runs = {row.extra["variant"]: row for row in result.rows if row.metric == "val_loss"}
-    assert set(runs) == set(VARIANTS)
+    assert set(runs) == {*VARIANTS, "fst@0.5"}
+    assert runs["fst@0.5"].extra["decay"] == 0.5
     again = {row["case"]: row for row in first["rows"]}
     for variant in ("dense", "fst"):
         assert runs[variant].model_dump(mode="json") == again[runs[variant].case], "kept, not run again"

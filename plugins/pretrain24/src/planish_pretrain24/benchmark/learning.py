@@ -7,6 +7,7 @@ A small GPT is trained on the standard library's source by the same loop, seeds 
 * ``fst``: masked decay with the factor that ``find_decay`` chooses, sparse to the end;
 * ``fst+finish``: the same, with the last sixth dense;
 * ``fst-mvue-off``: ``fst`` with an exact weight gradient;
+* ``fst@DECAY``: ``fst`` with that factor, for sweeps (not among the variants that run by default);
 * ``sste``: S-STE with its frozen scale; ``sste-dynamic-scale``: the same with the scale recomputed after every step.
 
 Each run is one row of the result file, written as soon as it ends; a second call with the same settings continues.
@@ -105,6 +106,8 @@ def transform_of(variant: str, settings: Settings, decay: float, seed: int) -> P
         "sste": {"method": "sste"},
         "sste-dynamic-scale": {"method": "sste"},
     }
+    if variant.startswith("fst@"):
+        options[variant] = {"decay": variant.removeprefix("fst@"), "dense_finish": 0.0}
     if variant not in options:
         raise ConfigError(f"variant {variant!r} is unknown; one of {', '.join(VARIANTS)}")
     return Pretrain24(
@@ -171,7 +174,8 @@ class Experiment:
         s = self.settings
         began = time.perf_counter()
         model = self.model(seed)
-        live = planish.apply(model, transform_of(variant, s, decay, seed))
+        transform = transform_of(variant, s, decay, seed)
+        live = planish.apply(model, transform)
         optimizer = self.optimizer(model)
         schedule = self.schedule(optimizer)
         live.on_train_start(s.steps)
@@ -204,7 +208,7 @@ class Experiment:
         return {
             "variant": variant,
             "seed": seed,
-            "decay": decay if variant.startswith("fst") else None,
+            "decay": transform.config.decay if variant.startswith("fst") else None,
             "val_loss": self.validation_loss(model),
             "val_loss_at_5/6": loss_at_switch,
             "flip_rate_tail": sum(tail) / len(tail),
@@ -372,7 +376,7 @@ def summary(rows: list[Row]) -> list[str]:
         if row.metric == "val_loss":
             by_variant.setdefault(row.extra["variant"], []).append(row)
     lines = []
-    for variant in sorted(by_variant, key=VARIANTS.index):
+    for variant in sorted(by_variant, key=lambda name: (VARIANTS.index(name) if name in VARIANTS else 99, name)):
         group = by_variant[variant]
         losses = [row.ours.median for row in group]
         tails = [row.extra["flip_rate_tail"] for row in group]
