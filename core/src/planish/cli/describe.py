@@ -35,7 +35,7 @@ def describe(
     """
     registry = session(context).registry
     chosen = known_kind(kind)
-    kinds = (chosen,) if chosen else ()
+    kinds: tuple[str, ...] = (chosen,) if chosen else ()
     if not chosen and any((each, name) in registry.entries for each in INTERFACES):
         kinds = tuple(INTERFACES)  # a method goes before the benchmark that is named after it
     entry = registry.find(name, *kinds)
