@@ -450,7 +450,7 @@ class FinishOutsideState(Base):
         for name in masked:
             module = model.get_submodule(name)
             module.__class__ = GainLinear
-            module.gain = float(module.weight.abs().max())
+            module.gain = module.weight.abs().max().item()
             module.weight.data.div_(module.gain)
 
 
