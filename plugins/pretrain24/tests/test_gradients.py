@@ -242,3 +242,29 @@ def test_a_layer_that_computes_in_another_dtype_is_emulated_with_a_warning(monke
     with pytest.warns(UserWarning, match="autocast"):
         output = layer(x)
     torch.testing.assert_close(output, x @ torch.where(state.kept(), layer.weight, 0).t())
+
+
+def test_compiled_packed_training_is_eager_training() -> None:
+    """Packs that are filled in place, counters and the switch to dense reach compiled code."""
+    losses: dict[bool, list[float]] = {}
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        torch._dynamo.reset()
+        layer, _, _ = _packed_layer("fst")
+        model = nn.ModuleDict({"layer": layer})
+        live = Pretrain24(mask_interval=1)
+        live.on_train_start(model, 6)
+        run = torch.compile(layer, fullgraph=True, backend="aot_eager") if compiled else layer
+        optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+        losses[compiled] = []
+        for step in range(6):
+            x = torch.randn(70, 64, generator=torch.Generator().manual_seed(step)).to(torch.bfloat16)
+            loss = run(x).float().square().mean()
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            live.on_step(model, step + 1)
+            losses[compiled].append(loss.item())
+        assert int(layer.sparsity.draws) == 5
+        assert layer.sparsity.dense
+    assert losses[True] == losses[False]

@@ -193,6 +193,8 @@ class Experiment:
             optimizer.zero_grad()
             schedule.step()
             losses.append(loss.detach())
+            if step + 1 == switch:
+                loss_at_switch = self.validation_loss(model)  # of the sparse model, where there is one
             metrics = live.on_step(step + 1)
             if FLIP_RATE in metrics:
                 flips.append((step + 1, metrics[FLIP_RATE]))
@@ -200,8 +202,6 @@ class Experiment:
                 _follow_scale(model)
             if variant.startswith("sste") and (step + 1) % (10 * s.mask_interval) == 0:
                 scales.append((step + 1, _mean_scale(model)))
-            if step + 1 == switch:
-                loss_at_switch = self.validation_loss(model)
         curve = torch.stack(losses).float().cpu()
         stride = max(1, s.steps // 200)
         tail = [rate for step, rate in flips if step > switch] or [math.nan]
