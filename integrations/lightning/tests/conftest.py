@@ -10,6 +10,17 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 sys.path.insert(0, str(Path(__file__).parent))  # sample plugins are registered as "lightning_samples:Class"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Models here are tiny: threads only get in each other's way."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def registry():
     import lightning_samples

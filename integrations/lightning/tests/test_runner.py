@@ -37,7 +37,7 @@ def recipe(corpus: Path, tmp_path: Path):
     def make(**changed):
         values = {
             "model": MODEL,
-            "data": {"text": str(corpus), "seq_len": 16, "batch_size": 4, "val_fraction": 0.3},
+            "data": {"text": str(corpus), "seq_len": 16, "batch_size": 4, "val_fraction": 0.3, "val_batches": 3},
             "transforms": [{"use": "half", "targets": ["*.mlp.*"], "config": {"decay": 0.01, "dense_last": 3}}],
             "trainer": {"max_steps": 12, "val_interval": 4, "lr": 0.01},
             "report": tmp_path / "out",
@@ -82,7 +82,7 @@ class TestWholeRun:
             assert summary.tokens_per_s > 0
             assert summary.step_ms_p20 <= summary.step_ms_p50 <= summary.step_ms_p80
             assert summary.peak_memory_bytes > 1e6
-            assert summary.parameters == 7344
+            assert summary.parameters == 10800
         composed = report.variants["composed"]
         assert composed.plans[0]["use"] == "half"
         assert {(k.module, k.operation, k.kernel) for k in composed.kernels} == {
@@ -243,7 +243,7 @@ class TestResume:
         }
 
     def test_nothing_to_resume(self, recipe, registry, tmp_path):
-        with pytest.raises(CheckpointError, match="nothing to resume in .*out: run without --resume"):
+        with pytest.raises(CheckpointError, match=r"nothing to resume in .*out: run without --resume"):
             run(recipe(), registry, RunOptions(resume=True, progress=False))
         assert not (tmp_path / "out").exists()
 
@@ -289,7 +289,7 @@ class TestSignals:
     def test_first_signal_completes_the_step_and_keeps_it(self, recipe, registry, tmp_path, monkeypatch, capfd):
         handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
         at_step(monkeypatch, 6, lambda: os.kill(os.getpid(), signal.SIGINT))
-        with pytest.raises(WorkError, match="interrupted after step 6 of 12 .*--resume to continue") as caught:
+        with pytest.raises(WorkError, match=r"interrupted after step 6 of 12 .*--resume to continue") as caught:
             run(recipe(), registry)
         assert caught.value.exit_code == 1
         assert "stopping after this step" in capfd.readouterr().err
@@ -323,7 +323,7 @@ class TestBadInput:
         ("changed", "kind", "message"),
         [
             ({"data": {"text": "missing/corpus.txt"}}, DataError, "no file or directory 'missing/corpus.txt'"),
-            ({"data": {"seq_len": 20_000}}, ConfigError, "data.seq_len: 20000 tokens, and the model takes 32"),
+            ({"data": {"seq_len": 64}}, ConfigError, "data.seq_len: 64 tokens, and the model takes 32"),
             ({"data": {"batch": 3}}, ConfigError, "data.batch: unknown field; did you mean 'batch_size'"),
             ({"data": {"tokenizer": "bpe"}, "model": {"config": {"vocab_size": 99}}}, ConfigError, "less than the"),
             ({"model": {"name": "lama"}}, ConfigError, "model.name: no model or architecture named 'lama'; did you"),
@@ -356,13 +356,13 @@ class TestBadInput:
 
     def test_unwritable_report_folder(self, recipe, registry, tmp_path):
         (tmp_path / "file").write_text("")
-        with pytest.raises(WorkError, match="cannot create folder .*choose another folder"):
+        with pytest.raises(WorkError, match=r"cannot create folder .*choose another folder"):
             run(recipe(report=tmp_path / "file" / "out"), registry)
 
     @pytest.mark.parametrize("name", ["baseline.ckpt", "report.json", "model.safetensors"])
     def test_full_disk(self, recipe, registry, tmp_path, monkeypatch, name):
         fill_disk(monkeypatch, name)
-        with pytest.raises(WorkError, match="cannot write .*free space or choose another folder") as caught:
+        with pytest.raises(WorkError, match=r"cannot write .*free space or choose another folder") as caught:
             run(recipe(trainer={"checkpoint_every_steps": 2}), registry)
         assert caught.value.exit_code == 1
         left = [p for p in (tmp_path / "out").rglob("*") if p.name.startswith(".")]
