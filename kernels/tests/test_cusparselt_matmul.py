@@ -116,3 +116,34 @@ def test_declines_with_a_reason(gpu: torch.device) -> None:
     rows = [row for row in explain_matmul(sparse, dense) if row.backend == "cusparselt" and "multiples" in row.reason]
     assert rows
     assert not rows[0].chosen
+
+
+def test_a_compiled_layer_has_no_graph_break(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Encode a gradient and multiply, as in a backward pass; answers about the machine are constants of the graph.
+
+    With cuSPARSELt made to look present, so that every question is asked; the products then run by the reference.
+    """
+    from planish_kernels.cusparselt import op
+    from planish_kernels.runtime.support import YES
+
+    asked = []
+
+    def present() -> object:
+        asked.append("present")
+        return YES
+
+    monkeypatch.setattr(op, "cusparselt_available", present)
+    weight, _ = operands(128, 64, 8, torch.device("cpu"), torch.bfloat16)
+    tokens = torch.randn(64, 64, dtype=torch.bfloat16)
+    grad = torch.randn(64, 128, dtype=torch.bfloat16)
+    seed = torch.tensor(3)
+
+    def layer(tokens: torch.Tensor, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        estimate = Sparse24CuSparseLt.encode_gradient(grad, seed, seed)
+        return matmul(tokens, weight.T), matmul(estimate.T, tokens)
+
+    torch._dynamo.reset()
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    for ours, expected in zip(compiled(tokens, grad), layer(tokens, grad), strict=True):
+        torch.testing.assert_close(ours, expected)
+    assert asked

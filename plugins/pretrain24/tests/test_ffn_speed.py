@@ -6,6 +6,7 @@ from planish.benchmark import BenchmarkOptions, Measurement, Row
 from planish.errors import UnsupportedError
 from planish_pretrain24.benchmark import ffn_speed
 from planish_pretrain24.benchmark.kernel_shares import _kind
+from planish_pretrain24.state import layers
 
 
 def test_refuses_a_cpu() -> None:
@@ -45,3 +46,25 @@ def test_quick_run() -> None:
     result = ffn_speed.bench(BenchmarkOptions(device="cuda", quick=True))
     assert result.oracle_passed
     assert any(row.case.startswith("ffn/mlp/d1024") and row.gain is not None for row in result.rows)
+
+
+def test_the_sparse_network_compiles_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forward and backward without a graph break, asking about cuSPARSELt as on a GPU; products by the reference."""
+    from planish_kernels.cusparselt import op
+    from planish_kernels.runtime.support import YES
+    from planish_pretrain24 import execution
+
+    monkeypatch.setattr(execution, "cannot", lambda *_: None)
+    monkeypatch.setattr(op, "cusparselt_available", lambda: YES)
+    case = ffn_speed.Case(ffn_speed.FeedForward, 64, 128, "cpu")
+    eager = case._compiled | {id(case.sparse): case.sparse}
+    whole = {id(case.sparse): torch.compile(case.sparse, fullgraph=True, dynamic=False, backend="aot_eager")}
+    found = []
+    for compiled in (eager, whole):
+        case._compiled = compiled
+        for _, _, state in layers(case.sparse):
+            state.draws.zero_()
+        case.step(case.sparse, 2)
+        found.append([parameter.grad.clone() for parameter in case.sparse.parameters()])
+    for expected, ours in zip(*found, strict=True):
+        assert float((ours - expected).norm() / expected.norm()) < 2e-2

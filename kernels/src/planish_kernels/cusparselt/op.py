@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from planish_kernels.runtime.capability import (
     triton_available,
     triton_runs_on,
 )
-from planish_kernels.runtime.op import Op
+from planish_kernels.runtime.op import FallbackWarning, Op
 from planish_kernels.runtime.self_test import passes
 from planish_kernels.runtime.support import YES, Support, no
 from planish_kernels.runtime.tracing import constant_while_tracing
@@ -29,44 +30,70 @@ mvue_pack_op = Op("sparse24_mvue_pack", "unbiased 2:4 estimate of a gradient int
 _SIXTEEN_BIT = (torch.bfloat16, torch.float16)
 
 
-@constant_while_tracing
+# What the machine can do does not change while a process runs, so ``torch.compile`` takes the answers below as
+# constants instead of tracing ctypes. They are strings, empty for yes: a tuple gets guards that cannot be evaluated.
+
+
 def layout_verified(device: torch.device) -> Support:
     """Whether ``layout.py`` describes the library and GPU behind ``device``; on a CPU it is the definition."""
-    return _layout_verified(device)
+    return _answer(_layout_refusal(device))
+
+
+def matmul_works(device: torch.device) -> Support:
+    """Whether products on ``device`` go through cuSPARSELt: it is there, and its self-test passed."""
+    return _answer(_matmul_refusal(device))
+
+
+def cusparselt_present() -> Support:
+    """``cusparselt_available`` as a constant of a compiled graph."""
+    return _answer(_absence())
+
+
+def _answer(refusal: str) -> Support:
+    return no(refusal, worth_warning=False) if refusal else YES
+
+
+@constant_while_tracing
+def _layout_refusal(device: torch.device) -> str:
+    return _unknown_layout(device)
 
 
 @functools.cache
-def _layout_verified(device: torch.device) -> Support:
+def _unknown_layout(device: torch.device) -> str:
     if device.type != "cuda":
-        return YES
+        return ""
     capability = cuda_capability(device)
     if capability != (9, 0):
-        known = "the packed layout is known for compute capability 9.0"
-        return no(f"{known}, this GPU has {capability}", worth_warning=False)
+        return f"the packed layout is known for compute capability 9.0, this GPU has {capability}"
     from planish_kernels.cusparselt.library import CuSparseLtError, library
 
     try:
         version = library().version
     except CuSparseLtError as error:
-        return no(str(error), worth_warning=False)
-    if version[:2] not in layout.VERIFIED_VERSIONS:
-        known = ", ".join(f"{major}.{minor}" for major, minor in layout.VERIFIED_VERSIONS)
-        return no(f"the packed layout is known for cuSPARSELt {known}, this is {'.'.join(map(str, version))}")
-    return YES
+        return str(error)
+    if version[:2] in layout.VERIFIED_VERSIONS:
+        return ""
+    known = ", ".join(f"{major}.{minor}" for major, minor in layout.VERIFIED_VERSIONS)
+    found = ".".join(map(str, version))
+    message = f"the packed layout is known for cuSPARSELt {known}, this is {found}"
+    warnings.warn(f"{message}: its own compressor packs instead, many times slower", FallbackWarning, stacklevel=2)
+    return message
 
 
-@torch.compiler.assume_constant_result
-def cusparselt_present() -> Support:
-    """``cusparselt_available`` as a constant of the process, which ``torch.compile`` does not trace."""
-    return cusparselt_available()
-
-
-@torch.compiler.assume_constant_result
-def matmul_works(device: torch.device) -> Support:
-    """Whether products on ``device`` go through cuSPARSELt: it is there, and its self-test passed."""
+@constant_while_tracing
+def _matmul_refusal(device: torch.device) -> str:
     if device.type != "cuda":
-        return no(f"cuSPARSELt runs on CUDA tensors, these are on {device.type}", worth_warning=False)
-    return cusparselt_available() and passes(MATMUL, device)
+        return f"cuSPARSELt runs on CUDA tensors, these are on {device.type}"
+    present = cusparselt_available()
+    if not present:
+        return present.reason
+    result = passes(MATMUL, device)
+    return "" if result else result.reason
+
+
+@constant_while_tracing
+def _absence() -> str:
+    return cusparselt_available().reason
 
 
 def _fused(device: torch.device) -> Support:
