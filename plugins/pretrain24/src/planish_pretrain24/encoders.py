@@ -21,7 +21,8 @@ class MaskedWeight:
 
     def encode(self, tensor: Tensor, *, contraction: int) -> Tensor:
         """``mask * weight``, [out, in]; the mask is transposable, so either dimension may be the contraction."""
-        return tensor if self.state.dense else tensor.masked_fill(self.state.dropped(), 0)
+        # A product, not a selection: it is several times faster on a CPU, and a weight that is not finite shows.
+        return tensor if self.state.dense else tensor * self.state.kept()
 
 
 class SoftThresholdWeight:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from planish_kernels.runtime.capability import cuda_capability, cusparselt_available
+from planish_kernels.cusparselt.op import layout_verified, matmul_works
+from planish_kernels.runtime.capability import cusparselt_available
 from torch import nn
 
 from planish_pretrain24.config import Pretrain24Config
@@ -71,9 +72,9 @@ def cannot(layer: nn.Module, config: Pretrain24Config) -> str | None:
         return support.reason
     if weight.device.type != "cuda":
         return f"its weight is on {weight.device.type}; move the model to the GPU before applying"
-    capability = cuda_capability(weight.device)
-    if capability is not None and capability < (9, 0):
-        return f"the 2:4 packers are written for compute capability 9.0, this GPU has {capability[0]}.{capability[1]}"
+    support = matmul_works(weight.device)
+    if not support:
+        return support.reason
     if weight.dtype not in (torch.float32, torch.bfloat16, torch.float16):
         return f"its weight is {weight.dtype}; the 2:4 kernels take float32 masters, bfloat16 and float16"
     if config.mvue == "approx":
@@ -87,6 +88,11 @@ def cannot(layer: nn.Module, config: Pretrain24Config) -> str | None:
 
 def does_not_pay(layer: nn.Module) -> str | None:
     """Why 2:4 kernels would not make a layer faster; None if they would."""
+    weight = layer.weight
+    assert isinstance(weight, torch.Tensor)
+    fused = layout_verified(weight.device)
+    if not fused:
+        return f"without fused packers packing costs more than 2:4 matmuls gain: {fused.reason}"
     size = features(layer) or (0, 0)
     if min(size) < PAYS_FROM_FEATURES:
         return f"at {size[0]}x{size[1]} packing costs more than 2:4 matmuls gain (they pay from {PAYS_FROM_FEATURES})"

@@ -56,7 +56,7 @@ class LayerSparsity(nn.Module):
     draws: Tensor
     seed: Tensor
     scale: Tensor
-    _dropped_octets: Tensor
+    _octets: Tensor
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class LayerSparsity(nn.Module):
         self.register_buffer("scale", torch.ones((), dtype=torch.float32, device=device))
         # One lookup turns a byte into eight flags, several times faster on a CPU than shifting bit by bit.
         octets = (torch.arange(256, device=device).unsqueeze(1) >> torch.arange(8, device=device)) & 1
-        self.register_buffer("_dropped_octets", octets == 0, persistent=False)
+        self.register_buffer("_octets", octets != 0, persistent=False)
         self.dense = False
         self.steps_done = 0
         self.is_fresh = True
@@ -107,14 +107,14 @@ class LayerSparsity(nn.Module):
         """A weight or its gradient as [out_features, in_features]: a view."""
         return stored.t() if self.transposed else stored
 
-    def dropped(self) -> Tensor:
-        """Bool [out_features, in_features]: the entries that the mask sets to zero."""
-        flags = self._dropped_octets.index_select(0, self.mask.reshape(-1).to(torch.int32))
-        return flags.view(self.out_features, -1)[:, : self.in_features]
-
     def kept(self) -> Tensor:
         """Bool [out_features, in_features]: the entries that the mask keeps."""
-        return ~self.dropped()
+        flags = self._octets.index_select(0, self.mask.reshape(-1).to(torch.int32))
+        return flags.view(self.out_features, -1)[:, : self.in_features]
+
+    def dropped(self) -> Tensor:
+        """Bool [out_features, in_features]: the entries that the mask sets to zero."""
+        return ~self.kept()
 
     def own_seed(self) -> Tensor:
         """The key of this rank's draws, int64 0-d."""
