@@ -48,8 +48,6 @@ def test_two_methods_on_different_layers(tmp_path):
 
 def test_the_same_layer_twice_is_refused(tmp_path):
     second = {"use": "pretrain24", "targets": ["*.mlp.*"], "config": {"method": "sste"}}
-    with pytest.raises(
-        planish.CompositionError, match=r"transforms\[0\].*transforms\[1\].*leave .* out of the targets"
-    ):
+    with pytest.raises(planish.CompositionError, match=r"transforms\[0\].*transforms\[1\].*leave .* out of the"):
         run(tmp_path, second)
     assert not (tmp_path / "out").exists()

@@ -10,7 +10,7 @@ from torch import nn
 
 
 def kernel_uses(model: nn.Module, tokens: int, dtype: torch.dtype) -> list[KernelUse]:
-    """Return one entry per matmul of each encoded linear; where there is none, what the plans said.
+    """Return one entry per operation of each changed module: what runs it, and for a fallback why.
 
     Args:
         model: The model, its transforms applied and not finished.
@@ -18,24 +18,16 @@ def kernel_uses(model: nn.Module, tokens: int, dtype: torch.dtype) -> list[Kerne
         dtype: Of the computation.
     """
     found: list[KernelUse] = []
-    for name, module in model.named_modules():
-        if isinstance(module, EncodedLinear):
-            for operation, choice in module.explain(tokens, dtype).items():
-                falls_back = choice.kernel == "reference" or choice.kernel.startswith("reference")
-                found.append(
-                    KernelUse(
-                        module=name,
-                        operation=operation,
-                        kernel=choice.kernel,
-                        fallback=choice.reason if falls_back else None,
-                    )
-                )
-    explained = {use.module for use in found}
     for live in applied(model):
+        remarks = "; ".join(live.plan.notes) or None
         for planned in live.plan.touched:
-            if planned.name not in explained:
-                found += [
-                    KernelUse(module=planned.name, operation=operation, kernel=kernel, fallback=None)
-                    for operation, kernel in planned.details.items()
-                ]
+            module = model.get_submodule(planned.name) if planned.name else model
+            ran = module.explain(tokens, dtype) if isinstance(module, EncodedLinear) else {}
+            for operation in dict.fromkeys((*ran, *planned.details)):
+                kernel = ran[operation].kernel if operation in ran else planned.details[operation]
+                falls_back = operation in ran and kernel in ("dense", "reference")
+                if falls_back:  # the plan says what the dense matmul stands for, and its remarks say why
+                    kernel = planned.details.get(operation, kernel)
+                reason = (remarks if kernel.startswith("dense") else ran[operation].reason) if falls_back else None
+                found.append(KernelUse(module=planned.name, operation=operation, kernel=kernel, fallback=reason))
     return found
