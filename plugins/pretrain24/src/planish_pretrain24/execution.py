@@ -63,6 +63,11 @@ def packed_dtype(layer: nn.Module, config: Pretrain24Config) -> torch.dtype:
     return torch.float16 if config.sparse_dtype == "float16" else torch.bfloat16
 
 
+def _gpu_of(weight: torch.Tensor) -> torch.device:
+    """The weight's GPU, or the current one, to which a trainer will move it."""
+    return weight.device if weight.is_cuda else torch.device("cuda", torch.cuda.current_device())
+
+
 def cannot(layer: nn.Module, config: Pretrain24Config) -> str | None:
     """Why a layer cannot run on 2:4 kernels here; None if it can."""
     weight = layer.weight
@@ -70,9 +75,7 @@ def cannot(layer: nn.Module, config: Pretrain24Config) -> str | None:
     support = cusparselt_available()
     if not support:
         return support.reason
-    if weight.device.type != "cuda":
-        return f"its weight is on {weight.device.type}; move the model to the GPU before applying"
-    support = matmul_works(weight.device)
+    support = matmul_works(_gpu_of(weight))
     if not support:
         return support.reason
     if weight.dtype not in (torch.float32, torch.bfloat16, torch.float16):
@@ -90,7 +93,7 @@ def does_not_pay(layer: nn.Module) -> str | None:
     """Why 2:4 kernels would not make a layer faster; None if they would."""
     weight = layer.weight
     assert isinstance(weight, torch.Tensor)
-    fused = layout_verified(weight.device)
+    fused = layout_verified(_gpu_of(weight))
     if not fused:
         return f"without fused packers packing costs more than 2:4 matmuls gain: {fused.reason}"
     size = features(layer) or (0, 0)

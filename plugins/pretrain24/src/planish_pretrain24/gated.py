@@ -2,7 +2,7 @@
 
 Sparse matmuls write their output column-major, which kernels that walk rows read badly. The fused operator takes either
 layout, and saves reading and writing the activation besides. Only a network that is seen to compute
-``down(act(gate(x)) * up(x))`` is changed: a float64 copy with random weights is compared before anything is replaced.
+``down(act(gate(x)) * up(x))`` is changed: a small float64 clone with random weights is compared before.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from planish_pretrain24.ffn import FeedForward, features
 
 ACTIVATIONS = ("silu", "gelu", "gelu_tanh")
 _AGREE = 1e-9
-_PROBE_TOKENS = 8
+_PROBE_TOKENS, _PROBE_WIDTH = 8, 16
 
 
 class FusedGatedFeedForward(nn.Module):
@@ -129,26 +129,43 @@ def _children(module: nn.Module, network: FeedForward) -> tuple[str, str, str] |
 
 @torch.no_grad()
 def _activation_of(module: nn.Module, gate: str, up: str, down: str) -> str | None:
-    """Which activation makes the fused form equal to the module; None if none does."""
-    trial = copy.deepcopy(module).to(torch.float64).eval()
-    weight = trial.get_submodule(gate).weight
-    assert isinstance(weight, Tensor)
-    generator = torch.Generator(weight.device).manual_seed(0)
-    for parameter in trial.parameters():
-        # Wide enough for the activations to tell each other apart, whatever the module was initialised with.
-        width = 3 / parameter.shape[-1] ** 0.5 if parameter.dim() == 2 else 1.0
-        parameter.normal_(0, width, generator=generator)
-    size = features(trial.get_submodule(gate))
-    assert size is not None
-    hidden = torch.randn(_PROBE_TOKENS, size[0], dtype=torch.float64, device=weight.device, generator=generator)
+    """Which activation makes the fused form equal to the module; None if none does.
+
+    The module's own ``forward`` is run on a clone that has small float64 linears with random weights.
+    """
+    generator = torch.Generator().manual_seed(0)
+    inner = 2 * _PROBE_WIDTH
+    clone = module.__class__.__new__(module.__class__)
+    clone.__dict__.update(_copied(module))
+    clone.__dict__.update({key: type(value)() for key, value in module.__dict__.items() if "_hooks" in key})
+    clone._modules = {}
+    for name, child in module.named_children():
+        if name in (gate, up, down):
+            size = (inner, _PROBE_WIDTH) if name == down else (_PROBE_WIDTH, inner if up else 2 * inner)
+            clone._modules[name] = _random_linear(
+                *size, bias=getattr(child, "bias", None) is not None, generator=generator
+            )
+        else:
+            clone._modules[name] = copy.deepcopy(child)
+    clone = clone.to(torch.float64).eval()
+    hidden = torch.randn(1, _PROBE_TOKENS, _PROBE_WIDTH, dtype=torch.float64, generator=generator)
     try:
-        expected = trial(hidden)
-    except Exception:  # a forward of another signature, or for three dimensions only
+        expected = clone(hidden)
+    except Exception:  # a forward that takes or needs something else is no plain gated network
         return None
     if not isinstance(expected, Tensor):
         return None
     for activation in ACTIVATIONS:
-        found = FusedGatedFeedForward.from_module(trial, gate, up, down, activation)(hidden)
+        found = FusedGatedFeedForward.from_module(clone, gate, up, down, activation)(hidden)
         if found.shape == expected.shape and float((found - expected).norm() / expected.norm()) < _AGREE:
             return activation
     return None
+
+
+def _random_linear(inputs: int, outputs: int, *, bias: bool, generator: torch.Generator) -> nn.Linear:
+    """A float64 linear whose outputs are wide enough for activations to tell each other apart."""
+    linear: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs, bias=bias, dtype=torch.float64)  # type: ignore
+    linear.weight.normal_(0, 3 / inputs**0.5, generator=generator)
+    if bias:
+        linear.bias.normal_(generator=generator)
+    return linear

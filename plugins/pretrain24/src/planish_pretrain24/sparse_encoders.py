@@ -1,4 +1,8 @@
-"""The operands of a layer's matmuls on 2:4 kernels: packed weight, packed estimate of the output gradient."""
+"""The operands of a layer's matmuls on 2:4 kernels: packed weight, packed estimate of the output gradient.
+
+A layer whose state has no packs is emulated by the same encoders, so that execution can be settled when the model has
+reached its device, after other transforms have chained theirs.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +32,8 @@ class PackedWeight:
         state = self.state
         if state.dense:
             return tensor
-        assert state.packs is not None
+        if state.packs is None:
+            return self.emulated.encode(tensor, contraction=contraction)
         if tensor.dtype is state.packs.dtype:
             return state.packs.operand(tensor, state, contraction)
         if not torch.compiler.is_compiling():
@@ -47,7 +52,7 @@ class PackedGradient(UnbiasedGradient):
     def encode(self, tensor: Tensor, *, contraction: int) -> Operand:  # type: ignore[override]
         """The estimate of ``tensor`` [tokens, out], filled up to a multiple of 64 tokens."""
         state = self.state
-        if state.dense or contraction != 0 or tensor.dtype not in _PACKED:
+        if state.packs is None or state.dense or contraction != 0 or tensor.dtype not in _PACKED:
             return super().encode(tensor, contraction=contraction)
         estimate = Sparse24CuSparseLt.encode_gradient(tensor, state.own_seed(), state.draws)
         state.draws.add_(1)
@@ -55,7 +60,10 @@ class PackedGradient(UnbiasedGradient):
 
 
 def packed(state: LayerSparsity, mvue: str) -> LinearEncoders:
-    """Encoders of a layer on 2:4 kernels. S-STE's weight is 2:4 along the inputs only: its input gradient is dense."""
+    """Encoders of a layer that may run on 2:4 kernels.
+
+    S-STE's weight is 2:4 along the inputs only, so its input gradient is dense.
+    """
     emulated = MaskedWeight(state) if state.method == "fst" else SoftThresholdWeight(state)
     weight = PackedWeight(state, emulated)
     other: Encoder = weight if state.method == "fst" else emulated

@@ -11,13 +11,11 @@ from planish.api import applied
 from planish.errors import CheckpointError, CompositionError, ConfigError, UnsupportedError, did_you_mean
 from planish.interfaces import Claim, ModelTransform, Plan, PlannedModule, Sparsifier
 from planish.interfaces.transform import Progress, Trial
-from planish_kernels.nn import LinearEncoders
 from torch import Tensor, nn
 
 from planish_pretrain24 import execution, gated, masks, packs, replacement
 from planish_pretrain24.config import Pretrain24Config
 from planish_pretrain24.decay_search import DecaySearch, find_decay
-from planish_pretrain24.encoders import emulated
 from planish_pretrain24.ffn import find_feed_forwards
 from planish_pretrain24.flip_rate import flip_rates
 from planish_pretrain24.masked_decay import decay_masked_gradients
@@ -123,21 +121,33 @@ class Pretrain24(Sparsifier):
             if state.original is None:
                 attach(layer, state)
             else:
-                replacement.encode(model, name, layer, state, self._encoders(layer, state))
+                replacement.encode(model, name, layer, state, packed(state, self.config.mvue))
+        self._settle_execution(model, training=False)
 
-    def _encoders(self, layer: nn.Module, state: LayerSparsity) -> LinearEncoders:
-        if not execution.choose(layer, self.config).sparse:
-            return emulated(state, self.config.mvue)
-        state.packs = WeightPacks(execution.packed_dtype(layer, self.config))
-        return packed(state, self.config.mvue)
+    def _settle_execution(self, model: nn.Module, *, training: bool) -> None:
+        """Give packs to the layers that run on 2:4 kernels, as far as the model has reached its GPU.
+
+        Trainers move a model after its transforms were applied, so this is done again when training starts.
+        """
+        for name, layer, state in layers(model):
+            weight = layer.weight
+            assert isinstance(weight, Tensor)
+            if state.packs is not None or not execution.choose(layer, self.config).sparse:
+                continue
+            if weight.is_cuda or not torch.cuda.is_available():
+                state.packs = WeightPacks(execution.packed_dtype(layer, self.config))
+            elif training and self.config.execution == "sparse":
+                raise UnsupportedError(
+                    f"pretrain24: execution='sparse', and training starts with {name!r} on {weight.device.type}; train "
+                    "on a GPU, or choose execution='auto'"
+                )
 
     def _fuse_gates(self, model: nn.Module, touched: set[str]) -> None:
-        """Fuse the gated activations of networks on a GPU whose linears are all under 2:4 training."""
-        if self.config.method == "virtual" or not self.config.fuse_gated_activation:
+        """Fuse the gated activations of networks whose linears are all under 2:4 training, on machines with a GPU."""
+        if self.config.method == "virtual" or not self.config.fuse_gated_activation or not torch.cuda.is_available():
             return
         for network in find_feed_forwards(model):
-            linears = (*network.expand, network.contract)
-            if touched.issuperset(linears) and model.get_parameter(f"{network.contract}.weight").is_cuda:
+            if touched.issuperset((*network.expand, network.contract)):
                 gated.fuse(model, network)
 
     def _state_of(self, layer: nn.Module, index: int) -> LayerSparsity:
@@ -166,6 +176,7 @@ class Pretrain24(Sparsifier):
             raise ConfigError(f"total_steps is {total_steps}; a run has at least one optimizer step")
         switch = dense_from(total_steps, self.config.dense_finish) if self.config.method == "fst" else None
         rank = _rank()
+        self._settle_execution(model, training=True)
         for name, layer, state in layers(model):
             _refuse_shards(name, layer)
             state.dense_from, state.rank = switch, rank
