@@ -189,7 +189,11 @@ class _EncodedLinear(torch.autograd.Function):
                 return F.linear(input, operand.t() if transposed else operand, bias)
             left, right = _forward_operands(encoders, input, operand, transposed)
             output = matmul(left, right)
-            return output if bias is None else output.add_(bias)
+            if bias is None:
+                return output
+            # Dynamo of torch 2.11 loses the gradients of a Function that writes into an intermediate; compiled code
+            # fuses the sum anyway.
+            return output + bias if torch.compiler.is_compiling() else output.add_(bias)
 
     @staticmethod
     @once_differentiable
