@@ -96,6 +96,8 @@ def _figure(value: Measurement) -> str:
 
 
 def _spread(value: Measurement) -> str:
+    if value.p20 == value.p80:
+        return f"{value.median:.5g}"
     return f"{value.median:.4g} [{value.p20:.4g}, {value.p80:.4g}]"
 
 
