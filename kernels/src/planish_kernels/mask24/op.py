@@ -214,7 +214,8 @@ def flip_count(bits: Tensor, other_bits: Tensor, *, impl: str = "auto") -> Tenso
     """How many bits of two packed masks differ; divided by the number of weights it is the flip rate.
 
     Args:
-        bits, other_bits: uint8 of one shape, on one device.
+        bits: uint8, as ``pack_mask`` packs.
+        other_bits: of the same shape, on the same device.
         impl: a backend by name, or ``"auto"``.
 
     Returns:

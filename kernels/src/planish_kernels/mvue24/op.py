@@ -115,7 +115,8 @@ def mvue24(
     Args:
         grad: float ``[tokens, channels]``, any strides. A last group of fewer than four is filled up with zeros that
             are not returned.
-        seed, offset: 64-bit integers, or 0-d int64 tensors.
+        seed: 64-bit integer, or 0-d int64 tensor.
+        offset: Likewise.
         dim: 0 groups consecutive tokens, 1 consecutive channels.
         method: ``"exact"``, or ``"approx"`` for the pair-sampling estimator, whose variance is higher (reference
             backend only; for comparisons).
@@ -149,7 +150,9 @@ def mvue24_pack(grad: Tensor, seed: int | Tensor, offset: int | Tensor, *, impl:
 
     Args:
         grad: float ``[tokens, channels]``, any strides. If tokens is no multiple of four, zero tokens are added.
-        seed, offset, impl: as for ``mvue24``.
+        seed: as for ``mvue24``.
+        offset: as for ``mvue24``.
+        impl: as for ``mvue24``.
 
     Returns:
         ``values``: ``[channels, 2 * ceil(tokens / 4)]`` of ``grad``'s dtype, the two kept values of each group in the
