@@ -31,8 +31,11 @@ PAGES = sorted(
         ROOT / "README.md",
         ROOT / "CONTRIBUTING.md",
         *(ROOT / "docs").rglob("*.md"),
-        *ROOT.glob("*/README.md"),
-        *ROOT.glob("*/*/README.md"),
+        *(
+            path
+            for member in ("core", "kernels", "plugins/*", "integrations/*")
+            for path in ROOT.glob(f"{member}/README.md")
+        ),
     ]
 )
 
