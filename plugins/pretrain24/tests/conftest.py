@@ -7,7 +7,9 @@ import planish
 import pytest
 import torch
 from planish.api import LiveTransform
-from planish_pretrain24 import Pretrain24
+from planish.plugins.manager import PluginManager
+from planish.plugins.registry import Registry
+from planish_pretrain24 import Pretrain24, plugin
 from torch import Tensor, nn
 
 
@@ -54,6 +56,14 @@ def mlp() -> Callable[[], nn.Module]:
         return Mlp()
 
     return make
+
+
+@pytest.fixture
+def registry() -> Registry:
+    """The plugin alone, registered in memory: nothing needs to be installed."""
+    manager = PluginManager()
+    manager.register(plugin, "pretrain24")
+    return manager.registry
 
 
 Train = Callable[..., list[dict[str, float]]]

@@ -5,12 +5,12 @@ import pytest
 import torch
 from planish_kernels.formats.sparse24_cusparselt import Sparse24CuSparseLt
 from planish_kernels.nn import EncodedLinear
-from planish_pretrain24 import Pretrain24
+from planish_pretrain24 import Pretrain24, masks, packs
 from planish_pretrain24.encoders import emulated
 from planish_pretrain24.packs import WeightPacks
 from planish_pretrain24.s_ste import initial_scale, sparse_weight
 from planish_pretrain24.sparse_encoders import packed
-from planish_pretrain24.state import LayerSparsity, layers, logical_weight
+from planish_pretrain24.state import LayerSparsity, attach, layers, logical_weight
 from torch import Tensor, nn
 
 
@@ -188,6 +188,51 @@ def test_packed_and_emulated_layers_agree(method: str) -> None:
         results.append((output, x.grad, run.weight.grad))
     for found, expected in zip(*results, strict=True):
         assert _error(found, expected.double()) < 1e-2
+
+
+@pytest.mark.parametrize("filled", ["by the step, from the master", "at first use, from autocast's copy"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("method", ["fst", "sste"])
+def test_packed_operands_hold_the_emulated_ones_exactly(method: str, dtype: torch.dtype, filled: str) -> None:
+    """One weight in every matmul of a layer, whichever way it is executed: float32 masters under autocast."""
+    master = torch.randn(128, 64) * 0.02
+    state = LayerSparsity(method, master, transposed=False, seed=3)
+    model = nn.ModuleDict({"layer": nn.Linear(64, 128, bias=False)})
+    model["layer"].weight.data.copy_(master)
+    attach(model["layer"], state)
+    masks.initialise(model["layer"], state)
+    state.packs = WeightPacks(dtype)
+    if filled.startswith("by the step"):
+        packs.refresh_all(model)
+        assert not state.packs.is_stale
+    copy = master.to(dtype)
+    ours, reference = packed(state, "exact"), emulated(state, "exact")
+    forward = ours.forward.right.encode(copy, contraction=1)
+    assert isinstance(forward, Sparse24CuSparseLt)
+    expected = reference.forward.right.encode(copy, contraction=1)
+    assert expected.dtype is dtype
+    assert 0.4 < float((expected != 0).float().mean()) <= 0.5
+    assert torch.equal(forward.decode(), expected)
+    backward = ours.input_grad.right.encode(copy, contraction=0)
+    backward = backward if isinstance(backward, Tensor) else backward.decode()
+    assert torch.equal(backward, expected)
+    assert torch.equal(reference.input_grad.right.encode(copy, contraction=0), expected)
+
+
+@pytest.mark.parametrize("tokens", [128, 70])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_packed_and_emulated_estimates_are_the_same_draw(dtype: torch.dtype, tokens: int) -> None:
+    layer, state, reference = _packed_layer("fst")
+    grad = torch.randn(tokens, 128).to(dtype)
+    for _ in range(2):  # the second draw of both, too
+        draws = state.draws.clone()
+        ours = layer.encoders.weight_grad.left.encode(grad, contraction=0)
+        assert int(state.draws) == int(draws) + 1
+        state.draws.copy_(draws)
+        theirs = reference.encoders.weight_grad.left.encode(grad, contraction=0)
+        assert not isinstance(ours, Tensor)
+        assert torch.equal(ours.decode()[:tokens], theirs[:tokens])
+        assert not ours.decode()[tokens:].any()
 
 
 def test_packs_are_filled_once_per_optimizer_step(monkeypatch) -> None:

@@ -72,7 +72,9 @@ def _pack(weight: Tensor, state: LayerSparsity, along_inputs: Tensor, along_outp
     if state.method == "fst":
         pack_(weight, along_inputs, along_outputs, mask=state.mask)
     else:
-        pack_(weight, along_inputs, scale=state.scale)
+        # The threshold is that of the copy in the compute dtype, which autocast hands to every other matmul of the
+        # layer: thresholded from a float32 master, the forward pass would use another weight than its input gradient.
+        pack_(weight.to(along_inputs.dtype), along_inputs, scale=state.scale)
 
 
 def refresh(layer: nn.Module, state: LayerSparsity) -> None:
