@@ -5,7 +5,7 @@ import pytest
 import torch
 from planish.errors import CompositionError, ConfigError, UnsupportedError
 from planish.interfaces import Plan
-from planish_pretrain24 import Pretrain24
+from planish_pretrain24 import Pretrain24, execution
 from planish_pretrain24.ffn import find_feed_forwards
 from torch import nn
 
@@ -164,6 +164,22 @@ def test_options_out_of_bounds_name_their_field(options: dict[str, object], fiel
     with pytest.raises(ConfigError, match=rf"^pretrain24\.{field}: ") as caught:
         Pretrain24(options)
     assert "\n" not in str(caught.value)
+
+
+def test_auto_takes_kernels_from_the_measured_width_and_says_where_they_do_not_pay(monkeypatch) -> None:
+    monkeypatch.setattr(execution, "cannot", lambda *_: None)
+    monkeypatch.setattr(execution, "_gpu_of", lambda weight: weight.device)
+    model = nn.Sequential(nn.Linear(1024, 4096), nn.GELU(), nn.Linear(4096, 1024))
+    model = nn.ModuleDict({"wide": model, "narrow": nn.Sequential(nn.Linear(512, 4096), nn.Linear(4096, 512))})
+    plan = planish.plan(model, Pretrain24())
+    kernels = {entry.name: entry.details["forward"] for entry in plan.touched}
+    assert kernels["wide.0"] == kernels["wide.2"] == "cusparselt"
+    assert kernels["narrow.0"] == kernels["narrow.1"] == "dense, masked weight"
+    assert any("at 512x4096" in note and "masks train" in note for note in plan.notes)
+    (tokens,) = [note for note in plan.notes if "slower than dense" in note]
+    assert "16384 tokens" in tokens
+    alone = planish.plan(model["narrow"], Pretrain24())
+    assert not any("slower than dense" in note for note in alone.notes), "nothing runs on 2:4 kernels"
 
 
 @pytest.mark.parametrize(

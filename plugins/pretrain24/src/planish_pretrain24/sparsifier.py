@@ -67,25 +67,28 @@ class Pretrain24(Sparsifier):
         """
         planned: list[PlannedModule] = []
         dense: Counter[str] = Counter()
+        sparse = 0
         for candidate in candidates(model, targets, min_features=self.config.min_features):
             if not candidate.accepted:
                 planned.append(PlannedModule(candidate.name, False, candidate.reason))
                 continue
             chosen = execution.choose(candidate.module, self.config)
-            if not chosen.sparse:
+            if chosen.sparse:
+                sparse += 1
+            else:
                 dense[chosen.reason] += 1
             claims = _OBSERVES if self.config.method == "virtual" else _CLAIMS
             planned.append(PlannedModule(candidate.name, True, candidate.reason, claims, chosen.details))
-        return Plan(self.name, self.config.model_dump(mode="json"), tuple(planned), tuple(self._notes(dense)))
+        return Plan(self.name, self.config.model_dump(mode="json"), tuple(planned), tuple(self._notes(dense, sparse)))
 
-    def _notes(self, dense: Counter[str]) -> list[str]:
+    def _notes(self, dense: Counter[str], sparse: int) -> list[str]:
         notes = []
         if self.config.method != "virtual":
             for reason, count in dense.items():
                 layer = "layers keep their" if count > 1 else "layer keeps its"
                 notes.append(f"{count} {layer} matmuls dense while the masks train: {reason}")
-            if dense.total() == 0:
-                notes.append(f"2:4 kernels pay from about {execution.PAYS_FROM_TOKENS} tokens a micro-step")
+            if sparse:
+                notes.append(execution.WHERE_IT_PAYS)
         if self.config.decay == "auto":
             notes.append("decay='auto': trial runs choose it before training")
         if self.decay_search is not None:
