@@ -155,3 +155,33 @@ def test_a_failed_save_leaves_the_earlier_checkpoint(tmp_path, model, registry, 
         planish.save(model, tmp_path / "m", model_spec=SPEC, registry=registry)
     assert (tmp_path / "m" / WEIGHTS).read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["m"]
+
+
+@pytest.mark.parametrize("rebuilds", [True, False])
+def test_what_a_transform_can_rebuild_may_be_missing(tmp_path, pruned, registry, monkeypatch, rebuilds):
+    import tiny_plugins
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(pruned / "model.safetensors")
+    lost = {name: tensors.pop(name) for name in list(tensors) if name.endswith(".mask")}
+    assert lost
+    save_file(tensors, pruned / "model.safetensors")
+    asked = []
+
+    def rebuild(self, model, names):
+        asked.append(sorted(names))
+        for name in names:
+            weight = model.get_parameter(name.removesuffix("mask") + "weight")
+            assert torch.equal(weight, tensors[name.removesuffix("mask") + "weight"]), "the weights are loaded already"
+            model.get_buffer(name).copy_(lost[name])
+
+    monkeypatch.setattr(tiny_plugins.Prune, "rebuild", rebuild)
+    if not rebuilds:
+        with pytest.raises(CheckpointError, match=rf"lacks {len(lost)} tensors"):
+            planish.load(pruned, registry=registry)
+        assert asked == []
+        return
+    monkeypatch.setattr(tiny_plugins.Prune, "rebuildable", lambda self, model, missing: set(missing))
+    loaded = planish.load(pruned, registry=registry)
+    assert asked == [sorted(lost)]
+    assert all(torch.equal(loaded.get_buffer(name), tensor) for name, tensor in lost.items())

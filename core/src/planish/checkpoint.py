@@ -127,11 +127,19 @@ def load(
 def fill(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
     """Load a state dict, strictly, with an error that a person understands.
 
+    Tensors that the transforms of the model can rebuild may be missing (:meth:`ModelTransform.rebuildable`); these are
+    asked to, last.
+
     Raises:
         CheckpointError: Names or shapes differ; the first differences are named.
     """
     own = model.state_dict()
     missing = [name for name in own if name not in tensors]
+    rebuilt = []
+    for live in applied(model):
+        names = set() if live.finished else set(live.transform.rebuildable(model, missing))
+        rebuilt.append((live, names))
+        missing = [name for name in missing if name not in names]
     unexpected = [name for name in tensors if name not in own]
     if missing or unexpected:
         parts = []
@@ -146,7 +154,11 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
                 f"{source}: {name!r} has shape {list(tensor.shape)}, the model's has {list(own[name].shape)}; "
                 "it was saved from a model of another size"
             )
-    model.load_state_dict(dict(tensors), strict=True)
+    # Names were compared above; what is missing now is rebuilt.
+    model.load_state_dict(dict(tensors), strict=not any(names for _, names in rebuilt))
+    for live, names in rebuilt:
+        if names:
+            live.transform.rebuild(model, names)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

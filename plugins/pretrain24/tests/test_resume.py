@@ -5,6 +5,7 @@ import copy
 import planish
 import pytest
 import torch
+from planish.api import applied
 from planish.errors import CheckpointError
 from planish_pretrain24 import Pretrain24
 from planish_pretrain24.state import layers
@@ -167,16 +168,59 @@ def test_half_precision_keeps_the_scale_exact(mlp, start) -> None:
     assert torch.isfinite(model(torch.randn(2, 16, dtype=torch.bfloat16))).all()
 
 
-def test_a_live_model_is_saved_and_loaded(mlp, train, tmp_path) -> None:
+def test_a_live_model_is_saved_and_loaded(mlp, train, registry, tmp_path) -> None:
     model = mlp()
-    live = planish.apply(model, "pretrain24", mask_interval=2, decay=0.01)
+    live = planish.apply(model, "pretrain24", registry=registry, mask_interval=2, decay=0.01)
     live.on_train_start(12)
     train(model, live, torch.optim.AdamW(model.parameters(), lr=0.02), 11)
-    planish.save(model, tmp_path / "live")
-    again = planish.load(tmp_path / "live", mlp())
+    planish.save(model, tmp_path / "live", registry=registry)
+    again = planish.load(tmp_path / "live", mlp(), registry=registry)
     x = torch.randn(3, 16)
     assert torch.equal(again(x), model(x)), "the dense finish is carried over"
     assert all(state.dense and state.steps_done == 11 for *_, state in layers(again))
+
+
+def _without_masks(folder, *, keep: str = "nothing") -> None:
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(folder / "model.safetensors")
+    kept = {name: t for name, t in tensors.items() if ".sparsity." not in name or name.endswith(keep)}
+    save_file(kept, folder / "model.safetensors")
+
+
+@pytest.mark.parametrize("method", ["fst", "sste"])
+def test_a_saved_model_without_masks_is_loaded_with_rebuild_masks(mlp, registry, tmp_path, method: str) -> None:
+    model = mlp()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn_like(parameter))
+    planish.apply(model, "pretrain24", registry=registry, rebuild_masks=True, method=method)
+    planish.save(model, tmp_path / "m", registry=registry)
+    _without_masks(tmp_path / "m")
+    again = planish.load(tmp_path / "m", mlp(), registry=registry)
+    x = torch.randn(3, 16)
+    assert torch.equal(again(x), model(x)), "masks and scales are those of the loaded weights, before any training"
+    (live,) = applied(again)
+    live.on_train_start(10)
+    live.on_gradients(4)
+
+
+def test_half_a_state_is_not_rebuilt(mlp, registry, tmp_path) -> None:
+    model = mlp()
+    planish.apply(model, "pretrain24", registry=registry, rebuild_masks=True)
+    planish.save(model, tmp_path / "m", registry=registry)
+    _without_masks(tmp_path / "m", keep="fc1.sparsity.mask")
+    with pytest.raises(CheckpointError, match=r"lacks 6 tensors \('fc1\.sparsity\."):
+        planish.load(tmp_path / "m", mlp(), registry=registry)
+
+
+def test_without_rebuild_masks_they_are_asked_for(mlp, registry, tmp_path) -> None:
+    model = mlp()
+    planish.apply(model, "pretrain24", registry=registry)
+    planish.save(model, tmp_path / "m", registry=registry)
+    _without_masks(tmp_path / "m")
+    with pytest.raises(CheckpointError, match=r"lacks 35 tensors \('fc1\.sparsity\.mask'"):
+        planish.load(tmp_path / "m", mlp(), registry=registry)
 
 
 def test_states_of_one_transform_object_are_apart(mlp) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import nn
@@ -94,6 +94,18 @@ class ModelTransform(ABC):
     def observer(self) -> ModelTransform | None:
         """Return a transform that changes nothing and reports on a baseline what this one reports, or None."""
         return None
+
+    def rebuildable(self, model: nn.Module, missing: Collection[str]) -> Collection[str]:
+        """Of the tensors that a checkpoint lacks, those that :meth:`rebuild` derives from the rest; none by default.
+
+        Args:
+            model: The model that the transform was applied to, before the checkpoint's tensors are in it.
+            missing: Names in the model's ``state_dict``.
+        """
+        return ()
+
+    def rebuild(self, model: nn.Module, names: Collection[str]) -> None:  # noqa: B027 - optional
+        """Derive the tensors that :meth:`rebuildable` named, when those of the checkpoint are in the model."""
 
     @abstractmethod
     def finish(self, model: nn.Module) -> None:

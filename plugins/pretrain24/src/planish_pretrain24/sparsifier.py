@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -23,7 +23,7 @@ from planish_pretrain24.packs import WeightPacks
 from planish_pretrain24.planning import MULTIPLE, candidates, refusal, stores_transposed
 from planish_pretrain24.schedule import dense_from, searches_masks
 from planish_pretrain24.sparse_encoders import packed
-from planish_pretrain24.state import LayerSparsity, attach, layers
+from planish_pretrain24.state import CHILD, LayerSparsity, attach, layers
 
 _CLAIMS = (
     Claim("weight.mask"),
@@ -232,6 +232,24 @@ class Pretrain24(Sparsifier):
         if (searched or switched) and self.config.method != "virtual":
             metrics["density"] = 1.0 if any(state.dense for *_, state in layers(model)) else 0.5
         return metrics
+
+    def rebuildable(self, model: nn.Module, missing: Collection[str]) -> Collection[str]:
+        """With ``rebuild_masks``, the state of every layer of which a checkpoint has nothing."""
+        lacking = set(missing)
+        found: set[str] = set()
+        for name, _, state in layers(model):
+            own = {f"{name}.{CHILD}.{buffer}" for buffer in state.state_dict()}
+            if state.rebuild_masks and own <= lacking:
+                found |= own
+        return found
+
+    def rebuild(self, model: nn.Module, names: Collection[str]) -> None:
+        """Search the masks (S-STE: fix the scales) of these layers from the weights that were loaded."""
+        for name, layer, state in layers(model):
+            if f"{name}.{CHILD}.mask" in names:
+                masks.initialise(layer, state)
+                packs.refresh(layer, state)
+                state.masks_missing = False
 
     def finish(self, model: nn.Module) -> None:
         """Put plain layers of the original classes back.
