@@ -74,6 +74,7 @@ def save(
             save_file(tensors, beside / WEIGHTS, metadata={"format": "pt"})
         except SafetensorError as error:
             raise OSError(str(error)) from error
+        (beside / WEIGHTS).chmod(0o644)
         (beside / MANIFEST).write_text(json.dumps(manifest, indent=1))
     return folder
 

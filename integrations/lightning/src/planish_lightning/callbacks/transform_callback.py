@@ -14,7 +14,6 @@ from planish.api import LiveTransform, applied
 from planish.errors import CheckpointError, ConfigError, UnsupportedError, WorkError
 from planish.interfaces import ModelTransform, Sparsifier
 from torch import nn
-from torch.optim import Optimizer
 
 from planish_lightning.callbacks import checkpoint_record
 from planish_lightning.callbacks.method_tap import tap
@@ -157,8 +156,8 @@ class TransformCallback(L.Callback):
             self._step()
             self._log(pl_module)
 
-        self._undo.append(_first(optimizer.register_step_pre_hook(before), optimizer))
-        self._undo.append(_first(optimizer.register_step_post_hook(after), optimizer))
+        self._undo.append(optimizer.register_step_pre_hook(before).remove)
+        self._undo.append(optimizer.register_step_post_hook(after).remove)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -266,10 +265,3 @@ def _mask_digest(live: Iterable[LiveTransform]) -> int:
                 digest.update(name.encode())
                 digest.update(mask.detach().to("cpu", torch.uint8).contiguous().numpy().tobytes())
     return int.from_bytes(digest.digest()[:8], "little") >> 1
-
-
-def _first(handle: Any, optimizer: Optimizer) -> Callable[[], None]:
-    def remove() -> None:
-        handle.remove()
-
-    return remove

@@ -243,11 +243,12 @@ class _Run:
     # ------------------------------------------------------------------ the report
 
     def describe(self, lit: LitCausalLM) -> None:
-        """Put into the report what the transforms did, once they are applied."""
-        self.report.plans([live.plan for live in applied(lit.model)])
-        for live in applied(lit.model):
-            for note in live.plan.notes:
-                self.report.note(note)
+        """Put into the report what the transforms did, once they are applied; observers of a baseline do nothing."""
+        if self._now == COMPOSED:
+            self.report.plans([live.plan for live in applied(lit.model)])
+            for live in applied(lit.model):
+                for note in live.plan.notes:
+                    self.report.note(note)
         self.report.modules(lit.model)
         data = self.workshop.data.config
         dtype = torch.bfloat16 if self.config.precision == "bf16-mixed" else torch.float32
