@@ -55,11 +55,12 @@ def masked_decay_triton(
     decay: float,
     active: Tensor | None,
     *,
-    octets: int = 256,
-    num_warps: int = 4,
+    octets: int = 128,
+    num_warps: int | None = None,
 ) -> None:
     """See ``planish_kernels.masked_decay.masked_decay_``."""
     rows, cols = weight.shape
+    num_warps = num_warps or (4 if weight.element_size() == 2 else 8)  # sixteen bytes a thread
     if weight.numel() == 0:
         return
     programs_across = triton.cdiv(triton.cdiv(cols, 8), octets)

@@ -134,10 +134,20 @@ def mvue24_triton(
 
 
 def mvue24_pack_triton(
-    grad: Tensor, seed: Tensor, offset: Tensor, *, block_calls: int = 8, block_channels: int = 64, num_warps: int = 4
+    grad: Tensor,
+    seed: Tensor,
+    offset: Tensor,
+    *,
+    block_calls: int | None = None,
+    block_channels: int = 64,
+    num_warps: int = 4,
 ) -> tuple[Tensor, Tensor]:
     """Packed transpose of the estimate; see ``planish_kernels.mvue24.mvue24_pack``."""
     tokens, channels = grad.shape
+    if block_calls is None:
+        # Sixteen calls write 256 bytes of a transposed row of 16-bit values; float32 tiles of that length fill the
+        # registers (222 of 255 on sm_90). Fastest of a sweep on an H200.
+        block_calls = 16 if grad.element_size() == 2 else 4
     groups = (tokens + 3) // 4
     values = torch.empty((channels, groups * 2), dtype=grad.dtype, device=grad.device)
     bits = torch.empty((channels, (groups + 1) // 2), dtype=torch.uint8, device=grad.device)
