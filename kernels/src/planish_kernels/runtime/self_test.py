@@ -50,6 +50,8 @@ class SelfTestWarning(UserWarning):
     """A self-test failed: the path that it guards is off in this process."""
 
 
+_CAPTURING = "a CUDA graph capture cannot"
+
 _TESTS: dict[str, SelfTest] = {}
 _RESULTS: dict[tuple[str, str], SelfTestResult] = {}
 
@@ -127,20 +129,26 @@ def run_self_test(name: str, device: torch.device) -> SelfTestResult:
     return result
 
 
-@constant_while_tracing
 def passes(name: str, device: torch.device) -> Support:
     """Whether the path that self-test ``name`` guards may be used on ``device``. Runs the test on the first question.
 
     The first question must not fall into a CUDA graph capture, in which nothing can be computed: warm up before
     capturing (as CUDA graphs ask for anyway), or call ``run_self_tests`` at start-up.
     """
+    refusal = _refusal(name, device)
+    # A failure has been warned about by its own warning, once.
+    return no(refusal, worth_warning=refusal.startswith(_CAPTURING)) if refusal else YES
+
+
+@constant_while_tracing
+def _refusal(name: str, device: torch.device) -> str:
+    """Why not, or an empty string. Dynamo takes a string as a constant; a tuple's guards fail in torch 2.11."""
     result = _RESULTS.get((name, device_name(device)))
     if result is None:
         if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
-            return no(f"self-test {name!r} cannot run inside a CUDA graph capture: run the model once before capturing")
+            return f"{_CAPTURING} run self-test {name!r}: run the model once before capturing"
         result = run_self_test(name, device)
-    # The failure has been warned about by its own warning, once.
-    return YES if result.ok else no(f"self-test failed: {result.detail}", worth_warning=False)
+    return "" if result.ok else f"self-test failed: {result.detail}"
 
 
 def run_self_tests(device: torch.device) -> list[SelfTestResult]:
