@@ -1,18 +1,13 @@
-"""What every kernel test shares: Triton's interpreter where there is no GPU, and poisoned outputs."""
+"""What every kernel test shares: poisoned outputs, and the device that Triton kernels run on."""
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-
-if not torch.cuda.is_available():
-    # Triton reads this once, when it is first imported; nothing imports it before this file.
-    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 def _poisoned(allocate: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
