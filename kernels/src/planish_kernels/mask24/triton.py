@@ -190,8 +190,8 @@ def _flip_count_kernel(bits, other_bits, count, numel, BLOCK: tl.constexpr):
     tl.atomic_add(count, tl.sum(flips).to(tl.int64), sem="relaxed")
 
 
-# Tiles are the fastest of a sweep on an H200 (benchmarks/operators24.py). Small programs win: more of them are resident,
-# and load while others compute. Compiled for sm_90 they take at most 96 registers and spill none.
+# Tiles are the fastest of a sweep on an H200 (benchmarks/operators24.py). Small programs win: more of them are
+# resident, and load while others compute. Compiled for sm_90 they take at most 96 registers and spill none.
 def _transposable_tile(weight: Tensor, packed: bool) -> tuple[int, int]:
     """``(pairs, num_warps)``."""
     if not packed:
