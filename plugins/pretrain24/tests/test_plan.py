@@ -205,3 +205,9 @@ def test_sharded_weights_are_refused(mlp, start) -> None:
     model.fc1.weight.data = torch.empty(0)
     with pytest.raises(UnsupportedError, match=r"'fc1' is sharded.*DDP"):
         live.on_train_start(10)
+
+
+def test_a_bare_off_of_yaml_turns_the_estimate_off():
+    assert Pretrain24(mvue=False).config.mvue == "off"
+    with pytest.raises(ConfigError, match="mvue"):
+        Pretrain24(mvue=True)

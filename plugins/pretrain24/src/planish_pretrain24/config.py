@@ -24,6 +24,11 @@ def _decay(value: Any) -> Any:
     return number
 
 
+def _off(value: Any) -> Any:
+    """YAML 1.1 reads a bare ``off`` as false."""
+    return "off" if value is False else value
+
+
 def _grid(value: tuple[float, ...]) -> tuple[float, ...]:
     if not value or any(not math.isfinite(item) or item < 0 for item in value):
         raise ValueError("the grid holds at least one decay factor, each finite and not negative")
@@ -51,7 +56,7 @@ class Pretrain24Config(Config):
     dense_finish: float = Field(
         1 / 6, ge=0, lt=1, description="fst: share of the run, at its end, that trains dense; 0 keeps it sparse"
     )
-    mvue: Literal["exact", "approx", "off"] = Field(
+    mvue: Annotated[Literal["exact", "approx", "off"], BeforeValidator(_off)] = Field(
         "exact",
         description="unbiased 2:4 estimate of the output gradient in the weight gradient: exact has least variance; "
         "approx is the pair-sampling estimator, for comparison; off leaves that matmul dense",
