@@ -5,6 +5,7 @@ from planish.interfaces.data_filter import Clip, DataFilter, Decision, Row
 from planish.interfaces.language_model import LanguageModel
 from planish.interfaces.model_source import ModelSource
 from planish.interfaces.plan import Claim, Plan, PlannedModule
+from planish.interfaces.plugin import Plugin
 from planish.interfaces.quantizer import Quantizer
 from planish.interfaces.runner import Runner, RunOptions, RunResult
 from planish.interfaces.sparsifier import Sparsifier
@@ -24,6 +25,7 @@ __all__ = [
     "ModelTransform",
     "Plan",
     "PlannedModule",
+    "Plugin",
     "Quantizer",
     "Row",
     "RunOptions",

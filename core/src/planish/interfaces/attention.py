@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from planish.config import Config as PluginConfig
-from planish.config import validate
+from planish.interfaces.plugin import Plugin
 
 
 class Support(NamedTuple):
@@ -81,17 +81,11 @@ class AttentionSpec:
         )
 
 
-class AttentionImpl(ABC):
+class AttentionImpl(Plugin):
     """One way to compute attention. Stateless: everything it needs is in the spec and the tensors."""
 
     interface_version: ClassVar[int] = 1
-    name: ClassVar[str]
-    summary: ClassVar[str]
     Config: ClassVar[type[PluginConfig]] = PluginConfig
-
-    def __init__(self, config: Any = None, **options: Any) -> None:
-        """Create the implementation from a ``Config``, a mapping, or single options."""
-        self.config = validate(self.Config, options if config is None else config, where=self.name)
 
     @abstractmethod
     def supports(self, spec: AttentionSpec) -> Support:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from planish.config import Config as PluginConfig
-from planish.config import validate
+from planish.interfaces.plugin import Plugin
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,10 @@ class Decision:
         return self.keep
 
 
-class DataFilter(ABC):
+class DataFilter(Plugin):
     """Scores clips and decides on the scores; the two are apart, so that thresholds change without recomputing."""
 
     interface_version: ClassVar[int] = 1
-    name: ClassVar[str]
-    summary: ClassVar[str]
     Config: ClassVar[type[PluginConfig]]
     """How to score: models, sampling, sizes. Part of a stored score's identity."""
     Policy: ClassVar[type[PluginConfig]]
@@ -69,10 +67,6 @@ class DataFilter(ABC):
     """Type of the rows that :meth:`score` returns."""
     metric_version: ClassVar[int] = 1
     """Raised when the same input may give other scores, so that stored ones are recomputed."""
-
-    def __init__(self, config: Any = None, **options: Any) -> None:
-        """Create the filter from a ``Config``, a mapping, or single options."""
-        self.config = validate(self.Config, options if config is None else config, where=self.name)
 
     @abstractmethod
     def score(self, clips: Sequence[Clip]) -> list[Row]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from abc import abstractmethod
+from typing import ClassVar
 
 from torch import nn
 
 from planish.config import Config as PluginConfig
-from planish.config import validate
+from planish.interfaces.plugin import Plugin
 
 
-class LanguageModel(ABC):
+class LanguageModel(Plugin):
     """Builds a causal language model.
 
     The module that :meth:`build` returns follows the conventions of Hugging Face causal LMs:
@@ -21,14 +21,8 @@ class LanguageModel(ABC):
     """
 
     interface_version: ClassVar[int] = 1
-    name: ClassVar[str]
-    summary: ClassVar[str]
     Config: ClassVar[type[PluginConfig]]
     """Hyper-parameters of the architecture; must have a field ``vocab_size``."""
-
-    def __init__(self, config: Any = None, **options: Any) -> None:
-        """Create the builder from a ``Config``, a mapping, or single options."""
-        self.config = validate(self.Config, options if config is None else config, where=self.name)
 
     @abstractmethod
     def build(self) -> nn.Module:

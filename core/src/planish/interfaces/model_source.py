@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,20 +10,14 @@ from typing import Any, ClassVar
 from torch import nn
 
 from planish.config import Config as PluginConfig
-from planish.config import validate
+from planish.interfaces.plugin import Plugin
 
 
-class ModelSource(ABC):
+class ModelSource(Plugin):
     """Builds models of a library, such as Transformers, by architecture name or from a directory."""
 
     interface_version: ClassVar[int] = 1
-    name: ClassVar[str]
-    summary: ClassVar[str]
     Config: ClassVar[type[PluginConfig]] = PluginConfig
-
-    def __init__(self, config: Any = None, **options: Any) -> None:
-        """Create the source from a ``Config``, a mapping, or single options."""
-        self.config = validate(self.Config, options if config is None else config, where=self.name)
 
     @abstractmethod
     def architectures(self) -> list[str]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from planish.config import Config as PluginConfig
 from planish.config import validate
+from planish.interfaces.plugin import Plugin
 
 if TYPE_CHECKING:
     from planish.interfaces.plan import Plan
@@ -46,19 +47,17 @@ class RunResult:
     report: dict[str, Any] = field(default_factory=dict)
 
 
-class Runner(ABC):
+class Runner(Plugin):
     """Trains what a recipe describes and writes the report."""
 
     interface_version: ClassVar[int] = 1
-    name: ClassVar[str]
-    summary: ClassVar[str]
     Config: ClassVar[type[PluginConfig]]
     """Schema of the recipe's ``trainer`` section."""
     Data: ClassVar[type[PluginConfig]]
     """Schema of the recipe's ``data`` section."""
 
     def __init__(self, config: Any = None, **options: Any) -> None:
-        """Create the runner from the recipe's ``trainer`` section."""
+        """Create the runner from the recipe's ``trainer`` section, which errors name."""
         self.config = validate(self.Config, options if config is None else config, where="trainer")
 
     def plan(self, recipe: Recipe, registry: Registry, options: RunOptions) -> list[Plan]:

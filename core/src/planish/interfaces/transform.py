@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import nn
 
 from planish.config import Config as PluginConfig
-from planish.config import validate
 from planish.interfaces.plan import Plan
+from planish.interfaces.plugin import Plugin
 
 Trial = Callable[["ModelTransform", int], list[dict[str, float]]]
 """``trial(transform, steps)``: train a fresh copy of the model under ``transform`` for ``steps`` optimizer steps, on
@@ -20,7 +20,7 @@ Progress = Callable[[int, int, str], None]
 """``progress(done, total, what)``: called as work goes on; ``total`` is 0 where it is not known."""
 
 
-class ModelTransform(ABC):
+class ModelTransform(Plugin):
     """Changes a model in place, in four phases: *plan, apply, step, finish*.
 
     A transform object holds its options and nothing else that matters: state lives in parameters and buffers of the
@@ -29,26 +29,12 @@ class ModelTransform(ABC):
     """
 
     interface_version: ClassVar[int] = 1
-    name: ClassVar[str]
-    summary: ClassVar[str]
     Config: ClassVar[type[PluginConfig]]
     """Options of the transform; a nested class that derives from :class:`planish.Config`."""
 
     survives: ClassVar[frozenset[str]] = frozenset({"deepcopy", "pickle"})
     """What a transformed model is claimed to survive: of ``deepcopy``, ``pickle``, ``compile``, ``ddp``, ``fsdp``.
     The contract suite tests what is claimed."""
-
-    def __init__(self, config: Any = None, **options: Any) -> None:
-        """Create the transform.
-
-        Args:
-            config: An instance of ``Config``, or a mapping; None for the defaults.
-            options: Single options, in place of ``config``.
-
-        Raises:
-            ConfigError: An option is unknown or out of bounds.
-        """
-        self.config = validate(self.Config, options if config is None else config, where=self.name)
 
     @abstractmethod
     def plan(self, model: nn.Module, targets: Sequence[str] | None = None) -> Plan:
@@ -72,10 +58,10 @@ class ModelTransform(ABC):
         Parameters keep their identity wherever the method allows it. When it raises, the model is as it was.
         """
 
-    def on_train_start(self, model: nn.Module, total_steps: int) -> None:  # noqa: B027 - optional
+    def on_train_start(self, model: nn.Module, total_steps: int) -> None:
         """Learn how many optimizer steps the run will have, before the first one (also after a resume)."""
 
-    def on_gradients(self, model: nn.Module, step: int) -> None:  # noqa: B027 - optional
+    def on_gradients(self, model: nn.Module, step: int) -> None:
         """Change gradients before optimizer step ``step`` (from 0): they are accumulated, unscaled and clipped."""
 
     def on_step(self, model: nn.Module, step: int) -> Mapping[str, float]:
@@ -104,7 +90,7 @@ class ModelTransform(ABC):
         """
         return ()
 
-    def rebuild(self, model: nn.Module, names: Collection[str]) -> None:  # noqa: B027 - optional
+    def rebuild(self, model: nn.Module, names: Collection[str]) -> None:
         """Derive the tensors that :meth:`rebuildable` named, when those of the checkpoint are in the model."""
 
     @abstractmethod

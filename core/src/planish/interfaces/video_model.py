@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -11,9 +11,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from planish.config import Config as PluginConfig
-from planish.config import validate
 from planish.errors import DataError, did_you_mean
+from planish.interfaces.plugin import Plugin
 from planish.interfaces.transform import Progress
 
 
@@ -106,21 +105,14 @@ class VideoRequest:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
-class VideoModel(ABC):
+class VideoModel(Plugin):
     """Generates video from a request, and gives a training loss where it can be trained."""
 
     interface_version: ClassVar[int] = 1
-    name: ClassVar[str]
-    summary: ClassVar[str]
-    Config: ClassVar[type[PluginConfig]]
     requires: ClassVar[frozenset[Condition]]
     """Conditions without which a request is refused."""
     accepts: ClassVar[frozenset[Condition]] = frozenset()
     """Conditions that are used where they are given; all others are refused rather than ignored."""
-
-    def __init__(self, config: Any = None, **options: Any) -> None:
-        """Create the model from a ``Config``, a mapping, or single options."""
-        self.config = validate(self.Config, options if config is None else config, where=self.name)
 
     def validate(self, request: VideoRequest) -> None:
         """Check a request before any work is done.
