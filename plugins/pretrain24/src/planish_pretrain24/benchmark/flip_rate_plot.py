@@ -70,7 +70,7 @@ def plot(result: BenchmarkResult, path: Path) -> None:
         )
 
 
-def _draw(groups: Mapping[str, list[Mapping[str, Any]]], search: Mapping[str, Any] | None) -> Any:
+def _draw(groups: dict[str, list[Mapping[str, Any]]], search: Mapping[str, Any] | None) -> Any:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 8), layout="constrained", facecolor="white")
@@ -154,7 +154,7 @@ def _draw_search(axis: Any, search: Mapping[str, Any]) -> None:
     axis.set_title(f"search: steps {search['first_step']} to {search['steps']}, one seed", fontsize=10)
 
 
-def _draw_losses(axis: Any, groups: Mapping[str, list[Mapping[str, Any]]]) -> None:
+def _draw_losses(axis: Any, groups: dict[str, list[Mapping[str, Any]]]) -> None:
     for place, (variant, runs) in enumerate(reversed(groups.items())):
         style = STYLES[variant]
         values = [run["val_loss"] for run in runs]
