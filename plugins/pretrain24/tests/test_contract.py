@@ -21,7 +21,10 @@ class TestFst(_Contract):
 
 
 class TestFstWithDenseFinish(_Contract):
+    """The clauses on which the phase bears: the search has none, and compiling and DDP see the same layers as above."""
+
     options: ClassVar[dict[str, Any]] = {"decay": 1e-3, "dense_finish": 0.25, **_QUICK}
+    test_survives_compile = test_survives_parallel_training = test_search_returns_a_closed_transform = None
 
 
 class TestSoftThreshold(_Contract):
@@ -33,3 +36,4 @@ class TestWithoutGradientEstimate(SparsifierContract):
 
     plugin = Pretrain24
     options: ClassVar[dict[str, Any]] = {"decay": 1e-3, "mvue": "off", "dense_finish": 0.0, **_QUICK}
+    test_survives_compile = None  # one random operator less than above

@@ -41,7 +41,7 @@ def _mean(runs: list[dict[str, Any]], field: str) -> float:
 
 
 def test_the_tables_of_the_page_are_those_of_the_results(tmp_path: Path) -> None:
-    """If not: ``python3 -m planish_pretrain24.benchmark.measured_tables docs/benchmarks docs/plugins/pretrain24.md``."""
+    """If not, ``python3 -m planish_pretrain24.benchmark.measured_tables docs/benchmarks docs/plugins/pretrain24.md``"""
     copy = tmp_path / "page.md"
     shutil.copy(PAGE, copy)
     assert measured_tables.main([str(RESULTS), str(copy)]) == 0
