@@ -73,7 +73,8 @@ def reference(input, weight, bias, grad_output, encoders):
         output = output + bias
     grad_input = dense(i.left, grad, 1) @ dense(i.right, weight, 0)
     grad_weight = dense(w.left, grad, 0).t() @ dense(w.right, tokens, 0)
-    return output.view(grad_output.shape), grad_input.view(input.shape), grad_weight, grad.sum(0)
+    grad_bias = None if bias is None else grad.sum(0)
+    return output.view(grad_output.shape), grad_input.view(input.shape), grad_weight, grad_bias
 
 
 def run(layer, input, grad_output):
@@ -88,6 +89,7 @@ def run(layer, input, grad_output):
 
 def check(got, expected, **tolerance):
     for name, one, other in zip(("output", "grad_input", "grad_weight", "grad_bias"), got, expected):
+        assert (one is None) == (other is None), f"{name}: {one} where {other} is right"
         if one is not None:
             torch.testing.assert_close(one, other, msg=lambda text, name=name: f"{name}: {text}", **tolerance)
 
@@ -214,11 +216,32 @@ COMPILED = [(name, "aot_eager") for name in ENCODERS] + [("weight and gradient",
 def test_it_compiles_without_a_break(name, backend):
     torch._dynamo.reset()
     layer = make(ENCODERS[name])
-    compiled = torch.compile(copy.deepcopy(layer), fullgraph=True, backend=backend)
-    # The second number of tokens makes the shapes dynamic.
+    # The second number of tokens makes the shapes dynamic; the C++ compiler is slow, and gets dynamic ones at once.
+    dynamic = True if backend == "inductor" else None
+    compiled = torch.compile(copy.deepcopy(layer), fullgraph=True, backend=backend, dynamic=dynamic)
     for tokens in [(2, 7), (3, 9)] if name == "weight and gradient" else [(2, 7)]:
         input, grad_output = torch.randn(*tokens, 16, dtype=FLOAT64), torch.randn(*tokens, 24, dtype=FLOAT64)
         check(run(compiled, input, grad_output), run(layer, input, grad_output), rtol=1e-10, atol=1e-10)
+
+
+TRACED = [(name, {}) for name in ENCODERS]
+TRACED += [("weight and gradient", {"bias": False}), ("weight and gradient", {"transposed_weight": True})]
+
+
+@pytest.mark.parametrize(("name", "options"), TRACED, ids=str)
+def test_tracing_loses_no_gradient(name, options):
+    """Dynamo traces forward and backward into a Function of its own: here it runs as traced, under plain autograd."""
+    torch._dynamo.reset()
+    layer = make(ENCODERS[name], **options)
+    with torch.no_grad():
+        layer.weight.mul_(8)  # no encoder here makes zeros of all of it
+    compiled = torch.compile(layer, fullgraph=True, backend="eager")
+    input, grad_output = torch.randn(6, 16, dtype=FLOAT64), torch.randn(6, 24, dtype=FLOAT64)
+    expected = [None if one is None else one.clone() for one in run(layer, input, grad_output)]
+    got = run(compiled, input, grad_output)
+    assert got[1].abs().max() > 0
+    assert got[2].abs().max() > 0
+    check(got, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_compiled_code_notices_other_encoders():
