@@ -16,12 +16,12 @@ ROTATED_BYTES = 400_000_000
 
 
 class GraphedCalls:
-    """Several calls (one on each set of buffers) as one CUDA graph; on a CPU the calls themselves."""
+    """Several calls (one on each set of buffers) as one CUDA graph; on a CPU, or without it, the calls themselves."""
 
-    def __init__(self, calls: Sequence[Call]) -> None:
+    def __init__(self, calls: Sequence[Call], *, graph: bool = True) -> None:
         self._calls = calls
         self._graph: torch.cuda.CUDAGraph | None = None
-        if torch.cuda.is_available():
+        if graph and torch.cuda.is_available():
             side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):  # compiles, and allocates what a first call allocates
@@ -36,7 +36,7 @@ class GraphedCalls:
     def milliseconds(self, replays: int) -> float:
         """Mean time of one call over ``replays`` passes through all buffers."""
         count = replays * len(self._calls)
-        if self._graph is None:
+        if not torch.cuda.is_available():
             start = time.perf_counter()
             for _ in range(replays):
                 for call in self._calls:
@@ -45,7 +45,11 @@ class GraphedCalls:
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         begin.record()
         for _ in range(replays):
-            self._graph.replay()
+            if self._graph is not None:
+                self._graph.replay()
+                continue
+            for call in self._calls:
+                call()
         end.record()
         end.synchronize()
         return begin.elapsed_time(end) / count
