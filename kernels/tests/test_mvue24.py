@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from planish_kernels.mask24 import unpack_mask
-from planish_kernels.mvue24 import inclusion_probabilities, mvue24, mvue24_pack
+from planish_kernels.mvue24 import inclusion_probabilities, mvue24, mvue24_pack, planes
+from planish_kernels.mvue24.op import mvue24_op
 from planish_kernels.mvue24.philox import group_uniforms, philox
 from planish_kernels.mvue24.reference import (
     approximate_inclusion_probabilities,
@@ -172,9 +173,9 @@ def check_statistics(device: torch.device, impl: str, dtype: torch.dtype, seed: 
     assert abs(float(variance / deviation.square().sum()) - 1) < 0.03
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_statistics(seed: int) -> None:
-    check_statistics(torch.device("cpu"), "reference", torch.float32, seed)
+@pytest.mark.parametrize(("impl", "seed"), [("reference", 1), ("cpu", 2)])
+def test_statistics(impl: str, seed: int) -> None:
+    check_statistics(torch.device("cpu"), impl, torch.float32, seed)
 
 
 @pytest.mark.gpu
@@ -213,6 +214,44 @@ def test_triton_equals_reference(shape: tuple[int, int], dtype: torch.dtype, ker
     torch.testing.assert_close(got_values.cpu(), values, rtol=slack, atol=0)
 
 
+@pytest.mark.parametrize("shape", [*SHAPES, (5, 0)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_cpu_equals_reference_bit_for_bit(
+    shape: tuple[int, int], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planes, "_GROUPS_AT_ONCE", 512)  # several blocks, the last one shorter
+
+    def same(got: Tensor, expected: Tensor) -> bool:
+        return got.is_contiguous() and torch.equal(*(t.reshape(-1).view(torch.uint8) for t in (got, expected)))
+
+    grad = awkward(shape, dtype)
+    for scale in (1.0, 0.0, -1e-38, 3e4):
+        scaled = (grad.double() * scale).to(dtype)
+        got, expected = (mvue24(scaled, -5, 2**40 + 3, impl=impl) for impl in ("cpu", "reference"))
+        finite = expected.isfinite()
+        assert same(torch.where(finite, got, 0), torch.where(finite, expected, 0))
+        assert torch.equal(got.isnan(), expected.isnan())
+        (values, bits), (expected_values, expected_bits) = (
+            mvue24_pack(scaled, 11, 3, impl=impl) for impl in ("cpu", "reference")
+        )
+        torch.testing.assert_close(values, expected_values, rtol=0, atol=0, equal_nan=True)
+        assert same(bits, expected_bits)
+    # An infinity in one block changes the arithmetic of that block, not what it draws elsewhere.
+    if grad.numel():
+        grad[0, 0] = torch.inf
+        got, expected = (mvue24(grad, 1, 2, impl=impl) for impl in ("cpu", "reference"))
+        torch.testing.assert_close(got, expected, rtol=0, atol=0, equal_nan=True)
+
+
+def test_what_the_cpu_backend_refuses() -> None:
+    with pytest.raises(KernelUnavailable, match="float64"):
+        mvue24(torch.zeros(8, 4).double(), 0, 0, impl="cpu")
+    with pytest.raises(KernelUnavailable, match="approx"):
+        mvue24(torch.zeros(8, 4), 0, 0, method="approx", impl="cpu")
+    with pytest.raises(KernelUnavailable, match="meta"):
+        mvue24_op.dispatch("cpu", *(torch.zeros(8, 4, device="meta"),) * 3, "exact")
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_packed_is_the_dense_estimate(shape: tuple[int, int]) -> None:
     grad = awkward(shape, torch.float32)
@@ -226,7 +265,7 @@ def test_packed_is_the_dense_estimate(shape: tuple[int, int]) -> None:
         assert (bits[:, -1] < 16).all()
 
 
-@pytest.mark.parametrize("impl", ["reference", "triton"])
+@pytest.mark.parametrize("impl", ["reference", "cpu", "triton"])
 def test_structure(impl: str, kernel_device: torch.device) -> None:
     device = kernel_device if impl == "triton" else torch.device("cpu")
     grad = awkward((64, 64), torch.float32)
@@ -249,11 +288,12 @@ def test_strides(kernel_device: torch.device) -> None:
         expected = mvue24(view(base).contiguous(), 3, 4, impl="reference")
         assert torch.equal(mvue24(view(there), 3, 4, impl="triton").cpu(), expected)
         assert torch.equal(mvue24(view(base), 3, 4, impl="reference"), expected)
+        assert torch.equal(mvue24(view(base), 3, 4, impl="cpu"), expected)
         values, bits = mvue24_pack(view(there), 3, 4, impl="triton")
         assert torch.equal(decode(values.cpu(), bits.cpu(), expected.shape[0]), expected)
 
 
-@pytest.mark.parametrize("impl", ["reference", "triton"])
+@pytest.mark.parametrize("impl", ["reference", "cpu", "triton"])
 @pytest.mark.parametrize("bad", [float("inf"), -float("inf"), float("nan")])
 def test_not_finite_values_spread_over_their_group(impl: str, bad: float, kernel_device: torch.device) -> None:
     device = kernel_device if impl == "triton" else torch.device("cpu")

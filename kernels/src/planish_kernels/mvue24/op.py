@@ -8,7 +8,7 @@ from torch import Tensor
 from planish_kernels.mvue24.reference import mvue24_pack_reference, mvue24_reference
 from planish_kernels.runtime.capability import triton_runs_on
 from planish_kernels.runtime.op import Op
-from planish_kernels.runtime.support import Support, no
+from planish_kernels.runtime.support import YES, Support, no
 
 METHODS = ("exact", "approx")
 KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -29,11 +29,28 @@ def _triton_supports(grad: Tensor, seed: Tensor, offset: Tensor, method: str = "
     return _kernel_support(grad)
 
 
+def _on_cpu(grad: Tensor, seed: Tensor, offset: Tensor, method: str = "exact") -> Support:
+    if grad.device.type != "cpu":
+        return no(f"grad is on {grad.device.type}, this is for CPUs", worth_warning=False)
+    if grad.dtype not in KERNEL_DTYPES:
+        return no(f"it computes in float32, grad is {grad.dtype}", worth_warning=False)
+    if method != "exact":
+        return no(f"method {method!r} is for comparison and has no kernel", worth_warning=False)
+    return YES
+
+
 @mvue24_op.implement("triton", supports=_triton_supports)
 def _(grad: Tensor, seed: Tensor, offset: Tensor, method: str) -> Tensor:
     from planish_kernels.mvue24.triton import mvue24_triton
 
     return mvue24_triton(grad, seed, offset)
+
+
+@mvue24_op.implement("cpu", supports=_on_cpu)
+def _(grad: Tensor, seed: Tensor, offset: Tensor, method: str) -> Tensor:
+    from planish_kernels.mvue24.planes import mvue24_by_planes
+
+    return mvue24_by_planes(grad, seed, offset)
 
 
 @mvue24_op.implement("reference")
@@ -46,6 +63,13 @@ def _(grad: Tensor, seed: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
     from planish_kernels.mvue24.triton import mvue24_pack_triton
 
     return mvue24_pack_triton(grad, seed, offset)
+
+
+@mvue24_pack_op.implement("cpu", supports=_on_cpu)
+def _(grad: Tensor, seed: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
+    from planish_kernels.mvue24.planes import mvue24_pack_by_planes
+
+    return mvue24_pack_by_planes(grad, seed, offset)
 
 
 @mvue24_pack_op.implement("reference")

@@ -40,7 +40,9 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Te
     return c0, c1, c2, c3
 
 
-def group_uniforms(seed: Tensor, offset: Tensor, groups: int, channels: int, *, stream: int = 0) -> Tensor:
+def group_uniforms(
+    seed: Tensor, offset: Tensor, groups: int, channels: int, *, stream: int = 0, first_group: int = 0
+) -> Tensor:
     """One uniform for each group of four tokens of each channel, as the kernels draw them.
 
     Four groups that follow each other in a channel share one Philox call: group ``g`` of channel ``c`` takes word
@@ -51,14 +53,16 @@ def group_uniforms(seed: Tensor, offset: Tensor, groups: int, channels: int, *, 
         seed, offset: 0-d int64 tensors.
         groups, channels: how many groups of tokens, and how many channels.
         stream: an independent set of draws for estimators that need more than one uniform; the kernels use 0.
+        first_group: the number of the first group, a multiple of four.
 
     Returns:
         float32 ``[groups, channels]`` in ``[0, 1)``, multiples of 2^-23 (so that ``1 + u`` is exact in float32).
     """
     device = seed.device
-    calls = torch.arange((groups + 3) // 4, dtype=torch.int64, device=device).unsqueeze(1)
+    first_call = first_group // 4
+    calls = torch.arange(first_call, first_call + (groups + 3) // 4, dtype=torch.int64, device=device).unsqueeze(1)
     counter = calls * channels + torch.arange(channels, dtype=torch.int64, device=device)
     key = (seed & _WORD, ((seed >> 32) & _WORD) ^ stream)
     words = philox((counter & _WORD, (counter >> 32) & _WORD, offset & _WORD, (offset >> 32) & _WORD), key)
-    uniforms = torch.stack(words, dim=1).reshape(-1, channels)[:groups]
+    uniforms = torch.stack(words, dim=1).flatten(0, 1)[:groups]
     return (uniforms >> 9).to(torch.float32) * 2.0**-23

@@ -148,9 +148,8 @@ def _sample(grad: Tensor, seed: Tensor, offset: Tensor, method: str) -> tuple[Te
 
 def mvue24_reference(grad: Tensor, seed: Tensor, offset: Tensor, method: str) -> Tensor:
     """Dense estimate of ``grad [tokens, channels]``; see ``planish_kernels.mvue24.mvue24``."""
-    tokens, channels = grad.shape
     _, values = _sample(grad, seed, offset, method)
-    return values.transpose(1, 2).reshape(-1, channels)[:tokens].to(grad.dtype).contiguous()
+    return values.transpose(1, 2).flatten(0, 1)[: grad.shape[0]].to(grad.dtype).contiguous()
 
 
 def mvue24_pack_reference(grad: Tensor, seed: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
@@ -160,5 +159,5 @@ def mvue24_pack_reference(grad: Tensor, seed: Tensor, offset: Tensor) -> tuple[T
     channels = grad.shape[1]
     kept, values = _sample(grad, seed, offset, "exact")
     kept, values = kept.transpose(0, 1), values.transpose(0, 1)
-    pairs = values[kept].view(channels, -1).to(grad.dtype)
-    return pairs, pack_mask(kept.reshape(channels, -1))
+    pairs = values[kept].view(channels, kept.shape[1] * 2).to(grad.dtype)
+    return pairs, pack_mask(kept.flatten(1))
