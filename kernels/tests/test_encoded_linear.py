@@ -209,7 +209,7 @@ def test_finite_differences_of_a_loss():
     assert bool((layer.weight.grad[~mask] != 0).any())
 
 
-# Every encoder is traced in test_tracing_loses_no_gradient; these also go through functionalisation and the partitioner.
+# All are traced in test_tracing_loses_no_gradient; these also go through functionalisation and partitioning.
 COMPILED = [(name, "aot_eager") for name in ("dense", "weight", "2:4 of int8")] + [("weight and gradient", "inductor")]
 
 
