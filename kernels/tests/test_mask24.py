@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import itertools
 
 import pytest
@@ -111,7 +113,14 @@ def not_finite() -> Tensor:
     return weight
 
 
+def interpreter_spreads_nan() -> bool:
+    """Whether this Triton's interpreter has ``maximum`` return NaN where the device ignores it (seen in 3.6)."""
+    return "np.fmax" not in inspect.getsource(importlib.import_module("triton.runtime.interpreter"))
+
+
 def test_not_finite_weights_still_give_valid_masks(kernel_device: torch.device) -> None:
+    if kernel_device.type == "cpu" and interpreter_spreads_nan():
+        pytest.skip("this Triton's interpreter takes the maximum of NaN and a number for NaN, which no GPU does")
     weight = not_finite()
     only_nan = torch.where(weight.isinf(), 7.0, weight)
     first = transposable_patterns()[0]
