@@ -102,6 +102,7 @@ def test_exclusive_claims_on_one_module_name_both_and_the_way_out(model, registr
 def test_a_finished_transform_claims_nothing(model, registry):
     planish.finish(planish.apply(model, "prune", registry=registry))
     planish.apply(model, "thin", registry=registry)
+    assert [live.plan.use for live in applied(model)] == ["prune", "thin"]
 
 
 def test_claims_conflict_where_one_is_exclusive():

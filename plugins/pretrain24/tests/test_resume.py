@@ -124,6 +124,7 @@ def test_loading_part_of_a_model_in_mid_run_is_no_resume(mlp, train, start) -> N
     train(model, live, torch.optim.SGD(model.parameters(), lr=0.1), 2)
     model.load_state_dict({"fc1.bias": torch.zeros(32)}, strict=False)
     live.on_gradients(2)
+    assert not any(state.masks_missing for *_, state in layers(model))
 
 
 def test_a_run_past_its_start_needs_masks(mlp, start) -> None:

@@ -109,6 +109,7 @@ def test_other_methods_have_no_decay(mlp, start, method: str) -> None:
 def test_layers_without_a_gradient_are_passed_over(mlp, start) -> None:
     model = mlp()
     start(model, 6, decay=0.25).on_gradients(0)
+    assert all(parameter.grad is None for parameter in model.parameters())
 
 
 def test_flip_rate_of_equal_masks_is_zero_and_of_complements_one(mlp, start) -> None:
