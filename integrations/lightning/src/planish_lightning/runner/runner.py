@@ -21,6 +21,7 @@ from planish.plugins.registry import Registry
 from planish.recipe.compose import check_transforms, plan_all
 from planish.recipe.schema import Recipe
 from planish.report import ReportBuilder, read_report
+from planish.vector_math import settle_vector_math
 from torch import nn
 
 from planish_lightning.callbacks import ApplyTransforms, Compose, TransformCallback
@@ -293,6 +294,7 @@ class _Described(L.Callback):
 
 @contextmanager
 def _threads(wanted: int | None) -> Iterator[None]:
+    settle_vector_math()  # a resumed run ends with the same numbers
     before = torch.get_num_threads()
     if wanted is not None:
         torch.set_num_threads(wanted)
