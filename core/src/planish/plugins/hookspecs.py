@@ -59,6 +59,11 @@ def planish_register_data_filters(register: Register) -> None:
 
 
 @hookspec
+def planish_register_filter_engines(register: Register) -> None:
+    """Offer classes that implement :class:`planish.interfaces.FilterEngine`: what ``planish filter`` scores with."""
+
+
+@hookspec
 def planish_register_model_sources(register: Register) -> None:
     """Offer classes that implement :class:`planish.interfaces.ModelSource`: ways to build a model from a recipe."""
 

@@ -24,6 +24,7 @@ HOOKS = {
     "planish_register_language_models": "language_model",
     "planish_register_video_models": "video_model",
     "planish_register_data_filters": "data_filter",
+    "planish_register_filter_engines": "filter_engine",
     "planish_register_model_sources": "model_source",
     "planish_register_runners": "runner",
     "planish_register_commands": "command",

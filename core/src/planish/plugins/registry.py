@@ -16,6 +16,7 @@ INTERFACES: dict[str, str] = {
     "language_model": "planish.interfaces.language_model:LanguageModel",
     "video_model": "planish.interfaces.video_model:VideoModel",
     "data_filter": "planish.interfaces.data_filter:DataFilter",
+    "filter_engine": "planish.interfaces.engine:FilterEngine",
     "model_source": "planish.interfaces.model_source:ModelSource",
     "runner": "planish.interfaces.runner:Runner",
 }
@@ -37,6 +38,7 @@ FIRST_PARTY: dict[tuple[str, str], str] = {
     ("attention", "fastattention"): "planish-fastattention",
     ("language_model", "subllm"): "planish-subllm",
     ("data_filter", "egovid"): "planish-egovid",
+    ("filter_engine", "ray"): "planish-ray",
     ("video_model", "egodreamer"): "planish-egovid",
     ("video_model", "freemask"): "planish-freemask",
     ("video_model", "s3dnerf"): "planish-s3dnerf",

@@ -1,0 +1,35 @@
+"""What this distribution offers to planish."""
+
+from __future__ import annotations
+
+import planish
+from planish.plugins.hookspecs import Register
+
+
+@planish.hookimpl
+def planish_register_data_filters(register: Register) -> None:
+    """Register the whole pipeline, and each axis alone."""
+    register("egovid", "planish_egovid.filters:EgoVid", "all axes of egocentric cleaning, each clip decoded once")
+    register("egovid-motion", "planish_egovid.filters:Motion", "how strongly and how evenly the picture moves")
+    register("egovid-consistency", "planish_egovid.filters:Consistency", "whether the frames belong together")
+    register("egovid-clarity", "planish_egovid.filters:Clarity", "how sharp and how well exposed the picture is")
+    register("egovid-text", "planish_egovid.filters:Text", "whether the picture shows what the text says")
+    register("egovid-kinematics", "planish_egovid.filters:Kinematics", "how the camera moves: rotation, path, IMU")
+
+
+@planish.hookimpl
+def planish_register_commands(register: Register) -> None:
+    """Register the verb for what is particular to egocentric data."""
+    register("egovid", "planish_egovid.cli:egovid", "segment, split, import and export egocentric data sets")
+
+
+@planish.hookimpl
+def planish_register_benchmarks(register: Register) -> None:
+    """Register the benchmark programs."""
+    register("egovid", "planish_egovid.benchmark.scoring:bench", "clips a second, by stage, beside what you would use")
+
+
+@planish.hookimpl
+def planish_register_diagnostics(register: Register) -> None:
+    """Register the checks of decoders and optional backends."""
+    register("egovid", "planish_egovid.diagnostics:checks", "decoders, and which backends are installed")

@@ -1,0 +1,1 @@
+"""Deciding from scores: rules, thresholds, presets."""

@@ -1,0 +1,1 @@
+"""Reading video: what is asked of a clip, decoded once for everyone who asks."""
