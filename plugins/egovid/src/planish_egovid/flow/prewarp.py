@@ -1,0 +1,102 @@
+"""Flow of a pair that is too far apart for DIS: align it by a homography first, and find what is left.
+
+A head turn moves the whole picture by a homography; what remains after it, parallax and hands, is small.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from planish_egovid.flow.dis import DisFlow
+from planish_egovid.flow.one_thread import one_thread
+
+ORB_FEATURES = 1000
+FEWEST_MATCHES = 16
+"""Fewer matches than this fit a homography by accident."""
+RANSAC_PX = 3.0
+
+
+def align(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float64] | None:
+    """Return the homography [3, 3] that takes pixels of ``first`` to ``second``, by ORB matches and RANSAC.
+
+    None if too few matches agree on one, or if it folds or mirrors the picture.
+
+    Args:
+        first: uint8 [height, width].
+        second: uint8 [height, width].
+    """
+    with one_thread():
+        orb = cv2.ORB.create(nfeatures=ORB_FEATURES, fastThreshold=7)
+        found_first, described_first = orb.detectAndCompute(first, None)
+        found_second, described_second = orb.detectAndCompute(second, None)
+        if described_first is None or described_second is None:
+            return None
+        matches = cv2.BFMatcher(cv2.NORM_HAMMING, crossCheck=True).match(described_first, described_second)
+        if len(matches) < FEWEST_MATCHES:
+            return None
+        here = np.array([found_first[match.queryIdx].pt for match in matches], np.float32)
+        there = np.array([found_second[match.trainIdx].pt for match in matches], np.float32)
+        homography, agree = cv2.findHomography(here, there, cv2.RANSAC, RANSAC_PX)
+    if homography is None or np.count_nonzero(agree) < FEWEST_MATCHES or not keeps_orientation(homography, first.shape):
+        return None
+    return np.asarray(homography, np.float64)
+
+
+def keeps_orientation(homography: NDArray[np.float64], shape: tuple[int, ...]) -> bool:
+    """Whether the picture stays in front of the camera and unmirrored, and changes its area less than fourfold."""
+    height, width = shape[:2]
+    corners = np.array([[0, 0, 1], [width - 1, 0, 1], [width - 1, height - 1, 1], [0, height - 1, 1]], np.float64)
+    mapped = corners @ homography.T
+    if (mapped[:, 2] <= 1e-3).any():
+        return False
+    x, y = (mapped[:, :2] / mapped[:, 2:]).T
+    area = 0.5 * float(np.sum(x * np.roll(y, -1) - y * np.roll(x, -1)))
+    return 0.25 < area / ((width - 1) * (height - 1)) < 4.0
+
+
+def inverse(homography: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the homography that goes back, scaled to a last element of 1."""
+    back = np.linalg.inv(homography)
+    return np.asarray(back / back[2, 2], np.float64)
+
+
+def homography_flow(homography: NDArray[np.float64], height: int, width: int, grid: int = 1) -> NDArray[np.float32]:
+    """Return float32 [ceil(height / grid), ceil(width / grid), 2]: where a homography moves every ``grid``-th pixel."""
+    points = _pixels(height, width, grid)
+    with one_thread():
+        moved = cv2.perspectiveTransform(points, homography)
+    return np.asarray(moved - points, np.float32)
+
+
+def aligned_flow(
+    first: NDArray[np.uint8], second: NDArray[np.uint8], homography: NDArray[np.float64], search: DisFlow
+) -> NDArray[np.float32]:
+    """Return float32 [height, width, 2], the flow from ``first`` to ``second``, found after aligning them.
+
+    Args:
+        first: uint8 [height, width].
+        second: uint8 [height, width].
+        homography: float64 [3, 3], roughly takes pixels of ``first`` to ``second``.
+        search: Finds what the homography leaves.
+    """
+    height, width = first.shape
+    points = _pixels(height, width, 1)
+    with one_thread():
+        source = cv2.perspectiveTransform(points, homography)
+        aligned = cv2.remap(second, source, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    rest = search.pair(first, aligned)
+    with one_thread():
+        moved = cv2.perspectiveTransform(points + rest, homography)
+    return np.asarray(moved - points, np.float32)
+
+
+@lru_cache(maxsize=4)
+def _pixels(height: int, width: int, grid: int) -> NDArray[np.float32]:
+    x, y = np.meshgrid(np.arange(0, width, grid, dtype=np.float32), np.arange(0, height, grid, dtype=np.float32))
+    points = np.stack([x, y], axis=-1)
+    points.setflags(write=False)
+    return points

@@ -1,0 +1,46 @@
+"""Forward-backward check: flow is believed where going there and back ends at the start."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from planish_egovid.flow.one_thread import one_thread
+
+
+class ReturnCheck:
+    """Checks flow at every ``grid``-th pixel of pictures of one size."""
+
+    def __init__(self, height: int, width: int, grid: int = 2, max_return_px: float = 1.0) -> None:
+        """Prepare for pictures of ``height`` x ``width`` pixels.
+
+        Args:
+            height: Pixels.
+            width: Pixels.
+            grid: Pixels between the points that are checked.
+            max_return_px: A point is valid if it returns nearer than this to where it started.
+        """
+        self._grid = grid
+        self._limit = max_return_px**2
+        self._last = np.array([width - 1, height - 1], np.float32)
+        x, y = np.meshgrid(np.arange(0, width, grid, dtype=np.float32), np.arange(0, height, grid, dtype=np.float32))
+        self._start = np.stack([x, y], axis=-1)
+
+    def __call__(self, forward: NDArray[np.float32], backward: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Return bool [ceil(height / grid), ceil(width / grid)]: which points of the first frame return.
+
+        A point that leaves the picture is not valid: nothing says where it went.
+
+        Args:
+            forward: float32 [height, width, 2], flow from the first frame to the second.
+            backward: float32 [height, width, 2], flow from the second to the first, in pixels of the same size.
+        """
+        step = forward[:: self._grid, :: self._grid]
+        target = self._start + step
+        with one_thread():
+            gap = cv2.remap(backward, target, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        gap += step
+        valid = np.einsum("ijk,ijk->ij", gap, gap) < self._limit
+        valid &= np.all((target >= 0) & (target <= self._last), axis=-1)
+        return np.asarray(valid, np.bool_)
