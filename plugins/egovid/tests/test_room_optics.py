@@ -48,7 +48,8 @@ def test_flow_of_a_walk_leaves_the_focus_of_expansion(velocity: tuple[float, flo
     pixels = np.moveaxis(ODD.project(ODD.rays()), 0, -1)
     away = pixels - focus
     across = flow[..., 0] * away[..., 1] - flow[..., 1] * away[..., 0]
-    assert np.abs(across / np.linalg.norm(away, axis=-1))[valid].max() < 1e-9
+    distance = np.linalg.norm(away, axis=-1)
+    assert np.abs(across[valid] / np.maximum(distance[valid], 1)).max() < 1e-9
     # Along the way it is the distance from the focus times the step over the depth that is left.
     step = velocity[2] * 0.4
     expected = away * (step / (truth.depth(0) - step))[..., None]
@@ -96,7 +97,7 @@ def test_the_hand_moves_on_its_own_and_hides_what_is_behind_it() -> None:
     assert 0.02 < mask.mean() < 0.3
     step = hand.centre(0.2) - hand.centre(0.0)
     np.testing.assert_allclose(
-        flow[mask], np.tile(ODD.focal_px * step[:2] / step_depth(hand), (mask.sum(), 1)), atol=1e-9
+        flow[mask], np.tile(ODD.focal_px * step[:2] / hand.centre_m[2], (mask.sum(), 1)), atol=1e-9
     )
     assert np.abs(flow[~mask]).max() < 1e-9
     # A wall is hidden where the hand is now and was not before.
@@ -107,10 +108,6 @@ def test_the_hand_moves_on_its_own_and_hides_what_is_behind_it() -> None:
     changed = (bare != seen).any(axis=-1)
     assert changed[mask].mean() > 0.95
     assert not changed[cv2.dilate(mask.astype(np.uint8), np.ones((3, 3))) == 0].any()
-
-
-def step_depth(hand: Hand) -> float:
-    return hand.centre_m[2]
 
 
 def test_rates_and_accelerations_are_the_derivatives_of_the_pose() -> None:
@@ -174,7 +171,7 @@ def test_every_wall_has_detail() -> None:
 
 
 def test_a_camera_outside_the_room_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"outside the room of half sizes \[3\.0, 1\.5, 4\.0\]"):
+    with pytest.raises(ConfigError, match=r"is outside the room of half sizes \[3\.0, 1\.5, 4\.0\]"):
         render_clip(HeadMotion.walking((0, 0, 4.0)), times_s=[2.0], camera=ODD)
     with pytest.raises(ConfigError, match="at least one frame"):
         render_clip(frames=0)
