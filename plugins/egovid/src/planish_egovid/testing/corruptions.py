@@ -11,6 +11,7 @@ import av
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from planish.errors import ConfigError
 
 from planish_egovid.testing.encode import write_video
 
@@ -25,7 +26,13 @@ def gaussian_blur(frames: Video, sigma_px: float) -> Video:
 
 
 def compress(frames: Video, crf: int = 40) -> Video:
-    """Pass the frames through H.264 at a constant rate factor and back; height and width must be even."""
+    """Pass the frames through H.264 (4:2:0) at a constant rate factor and back.
+
+    Raises:
+        ConfigError: Height or width is odd.
+    """
+    if frames.shape[1] % 2 or frames.shape[2] % 2:
+        raise ConfigError(f"frames are {frames.shape[2]}x{frames.shape[1]}; H.264 with 4:2:0 chroma needs even sides")
     file = BytesIO()
     write_video(file, frames, crf=crf, gop=len(frames))
     file.seek(0)

@@ -61,6 +61,10 @@ def write_video(
         ticks = [round(float(time) * _TICKS) for time in times_s]
         if len(ticks) != len(frames) or any(b <= a for a, b in pairwise(ticks)):
             raise ConfigError(f"times_s has {len(ticks)} times for {len(frames)} frames; they must match and rise")
+    if rotation not in (0, 90, 180, 270):
+        raise ConfigError(f"rotation is {rotation}; expected 0, 90, 180 or 270")
+    if rotation and not hasattr(av.VideoStream, "set_display_rotation"):
+        raise UnsupportedError(f"PyAV {av.__version__} cannot write rotation metadata; pip install --upgrade av")
     height, width = frames.shape[1:3]
     even = height % 2 == 0 and width % 2 == 0
     pixel_format = ("yuv420p" if even else "yuv444p") + ("10le" if ten_bit else "")
@@ -75,7 +79,8 @@ def write_video(
         if sample_aspect_ratio is not None:
             video.codec_context.sample_aspect_ratio = sample_aspect_ratio
         if rotation:
-            _rotate(video, rotation)
+            # A display matrix counts counter-clockwise degrees.
+            video.set_display_rotation(-rotation)
         sound: Any = container.add_stream("aac", rate=48_000, layout="mono") if audio else None
         for tick, picture in zip(ticks, frames):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
@@ -84,15 +89,6 @@ def write_video(
         container.mux(video.encode())
         if sound is not None:
             _write_tone(container, sound, len(frames) / float(rate))
-
-
-def _rotate(video: Any, rotation: int) -> None:
-    if rotation not in (90, 180, 270):
-        raise ConfigError(f"rotation is {rotation}; expected 0, 90, 180 or 270")
-    if not hasattr(video, "set_display_rotation"):
-        raise UnsupportedError(f"PyAV {av.__version__} cannot write rotation metadata; pip install --upgrade av")
-    # A display matrix counts counter-clockwise degrees.
-    video.set_display_rotation(-rotation)
 
 
 def _write_tone(container: Any, sound: Any, duration_s: float) -> None:
