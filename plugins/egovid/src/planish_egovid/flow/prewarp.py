@@ -5,16 +5,15 @@ A head turn moves the whole picture by a homography; what remains after it, para
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from planish_egovid.flow.dis import DisFlow
 from planish_egovid.flow.one_thread import one_thread
+from planish_egovid.flow.pixel_grid import pixel_grid
 
-ORB_FEATURES = 1000
+ORB_FEATURES = 500
 FEWEST_MATCHES = 16
 """Fewer matches than this fit a homography by accident."""
 RANSAC_PX = 3.0
@@ -66,7 +65,7 @@ def inverse(homography: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def homography_flow(homography: NDArray[np.float64], height: int, width: int, grid: int = 1) -> NDArray[np.float32]:
     """Return float32 [ceil(height / grid), ceil(width / grid), 2]: where a homography moves every ``grid``-th pixel."""
-    points = _pixels(height, width, grid)
+    points = pixel_grid(height, width, grid)
     with one_thread():
         moved = cv2.perspectiveTransform(points, homography)
     return np.asarray(moved - points, np.float32)
@@ -84,7 +83,7 @@ def aligned_flow(
         search: Finds what the homography leaves.
     """
     height, width = first.shape
-    points = _pixels(height, width, 1)
+    points = pixel_grid(height, width, 1)
     with one_thread():
         source = cv2.perspectiveTransform(points, homography)
         aligned = cv2.remap(second, source, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
@@ -92,11 +91,3 @@ def aligned_flow(
     with one_thread():
         moved = cv2.perspectiveTransform(points + rest, homography)
     return np.asarray(moved - points, np.float32)
-
-
-@lru_cache(maxsize=4)
-def _pixels(height: int, width: int, grid: int) -> NDArray[np.float32]:
-    x, y = np.meshgrid(np.arange(0, width, grid, dtype=np.float32), np.arange(0, height, grid, dtype=np.float32))
-    points = np.stack([x, y], axis=-1)
-    points.setflags(write=False)
-    return points

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planish_egovid.flow.one_thread import one_thread
+from planish_egovid.flow.pixel_grid import inside, pixel_grid
 
 
 class ReturnCheck:
@@ -23,9 +24,8 @@ class ReturnCheck:
         """
         self._grid = grid
         self._limit = max_return_px**2
-        self._last = np.array([width - 1, height - 1], np.float32)
-        x, y = np.meshgrid(np.arange(0, width, grid, dtype=np.float32), np.arange(0, height, grid, dtype=np.float32))
-        self._start = np.stack([x, y], axis=-1)
+        self._size = height, width
+        self._start = pixel_grid(height, width, grid)
 
     def __call__(self, forward: NDArray[np.float32], backward: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Return bool [ceil(height / grid), ceil(width / grid)]: which points of the first frame return.
@@ -41,6 +41,7 @@ class ReturnCheck:
         with one_thread():
             gap = cv2.remap(backward, target, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         gap += step
-        valid = np.einsum("ijk,ijk->ij", gap, gap) < self._limit
-        valid &= np.all((target >= 0) & (target <= self._last), axis=-1)
+        x, y = gap[..., 0], gap[..., 1]
+        valid = x * x + y * y < self._limit
+        valid &= inside(target, *self._size)
         return np.asarray(valid, np.bool_)

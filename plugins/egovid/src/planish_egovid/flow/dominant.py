@@ -1,0 +1,45 @@
+"""The dominant motion of a picture: the homography that most of its flow agrees with."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from planish_egovid.flow.one_thread import one_thread
+from planish_egovid.flow.prewarp import keeps_orientation
+
+POINTS_PX = 16
+"""Spacing of the flow vectors that the homography is fitted to."""
+FEWEST_POINTS = 24
+AGREE_PX = 3.0
+"""How far a vector may be from the homography to count as agreeing, in pixels of the analysed picture."""
+
+
+def dominant_homography(
+    flow: NDArray[np.float32], trusted: NDArray[np.bool_], grid: int, shape: tuple[int, int]
+) -> NDArray[np.float64] | None:
+    """Return the homography [3, 3] that most trusted flow vectors agree with, by RANSAC.
+
+    A turn of the head moves everything by one homography, whatever the depth; hands and near things stick out of it.
+
+    Args:
+        flow: float32 [rows, columns, 2], flow at every ``grid``-th pixel, in pixels of the picture.
+        trusted: bool [rows, columns], which of it to look at.
+        grid: Pixels between the points of ``flow``.
+        shape: Height and width of the picture.
+
+    Returns:
+        None if there are too few trusted vectors, or if they agree on nothing that a camera could do.
+    """
+    step = max(1, POINTS_PX // grid)
+    rows, columns = np.nonzero(trusted[::step, ::step])
+    if len(rows) < FEWEST_POINTS:
+        return None
+    rows, columns = rows * step, columns * step
+    here = np.stack([columns, rows], axis=1).astype(np.float64) * grid
+    with one_thread():
+        homography, agree = cv2.findHomography(here, here + flow[rows, columns], cv2.RANSAC, AGREE_PX)
+    if homography is None or np.count_nonzero(agree) < FEWEST_POINTS or not keeps_orientation(homography, shape):
+        return None
+    return np.asarray(homography, np.float64)
