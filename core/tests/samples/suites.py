@@ -10,6 +10,7 @@ from planish.interfaces import Clip
 from planish.testing import (
     AttentionContract,
     DataFilterContract,
+    FilterEngineContract,
     LanguageModelContract,
     QuantizerContract,
     SparsifierContract,
@@ -20,6 +21,7 @@ from samples.absmax import AbsMax
 from samples.activation_range import ActivationRange
 from samples.brightness import Brightness, write_ppm
 from samples.magnitude import Magnitude
+from samples.one_by_one import OneByOne
 from samples.pixel_flow import PixelFlow
 from samples.softmax_attention import SoftmaxAttention
 from samples.tiny_gpt import TinyGPT
@@ -92,3 +94,13 @@ class TrainingFreeSuite(VideoModelContract):
     plugin = TrainingFree
     installed = False
     trains = False
+
+
+class OneByOneSuite(FilterEngineContract):
+    plugin = OneByOne
+    installed = False
+    bad_options = ({"clip_timeout_s": 0},)
+    limited_options: ClassVar = {"clip_timeout_s": 0.2}
+    hang_s = 0.8
+    read_ahead = 5
+    patience_s = 0.5

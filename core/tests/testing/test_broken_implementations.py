@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from broken import attention, data_filter, language_model, quantizer, sparsifier, transform, video_model
+from broken import attention, data_filter, filter_engine, language_model, quantizer, sparsifier, transform, video_model
 from broken.case import Broken, clauses, violations
 from planish import testing
 
@@ -14,6 +14,7 @@ BROKEN = [
     *language_model.BROKEN,
     *video_model.BROKEN,
     *data_filter.BROKEN,
+    *filter_engine.BROKEN,
 ]
 SUITES = [
     testing.SparsifierContract,
@@ -22,6 +23,7 @@ SUITES = [
     testing.LanguageModelContract,
     testing.VideoModelContract,
     testing.DataFilterContract,
+    testing.FilterEngineContract,
 ]
 
 

@@ -31,5 +31,9 @@ class TestBrightness(suites.BrightnessSuite):
     pass
 
 
+class TestOneByOne(suites.OneByOneSuite):
+    pass
+
+
 class TestTrainingFree(suites.TrainingFreeSuite):
     pass
