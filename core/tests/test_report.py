@@ -11,8 +11,9 @@ from planish.errors import DataError, WorkError
 from planish.interfaces import Claim, Plan, PlannedModule
 from planish.report import KernelUse, Report, ReportBuilder, Series, read_report, render
 from planish.report.charts import moving_average, moving_median, thin
-from planish.report.page import changed, duration, kernel_rows, size, skipped
+from planish.report.page import changed, kernel_rows, skipped
 from planish.report.terminal import table
+from planish.report.units import duration, size
 from tiny_plugins import TinyNet
 
 RECIPE = {"model": {"name": "llama"}, "data": {"text": "stdlib"}, "transforms": [{"use": "pretrain24"}]}

@@ -1,49 +1,18 @@
-"""The report's charts: matplotlib drawings as inline SVG whose colours are the page's CSS variables."""
+"""The report's charts: curves over steps, and bars."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
-from io import StringIO
 from statistics import median
 from typing import Any
 
 from planish.report.schema import Series
+from planish.report.svg import INK, SERIES, SURFACE, drawing, to_svg
 
-# matplotlib wants literal colours; these stand for CSS variables and are replaced in the SVG, so that one drawing
-# serves the light page and the dark one.
-_VARIABLES = {"#0a0b01": "--ink-2", "#0a0b02": "--grid", "#0a0b03": "--surface"}
-_SERIES = tuple(f"#0a0c{i:02x}" for i in range(6))
-_VARIABLES |= {colour: f"--series-{i}" for i, colour in enumerate(_SERIES)}
-_INK, _GRID, _SURFACE = "#0a0b01", "#0a0b02", "#0a0b03"
-
-_STYLE: dict[str, Any] = {
-    "svg.fonttype": "none",
-    "font.size": 10.5,
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
-    "axes.edgecolor": _GRID,
-    "axes.linewidth": 1.0,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "grid.color": _GRID,
-    "grid.linewidth": 1.0,
-    "xtick.color": _GRID,
-    "ytick.color": _GRID,
-    "xtick.labelcolor": _INK,
-    "ytick.labelcolor": _INK,
-    "xtick.major.size": 4,
-    "ytick.major.size": 0,
-    "lines.linewidth": 2.0,
-    "lines.solid_capstyle": "round",
-    "lines.solid_joinstyle": "round",
-}
 _POINTS = 600
+_WIDE, _NARROW, _HEIGHT = 10.6, 5.1, 3.1
+"""Inches."""
 
 
 def line_chart(
@@ -65,10 +34,10 @@ def line_chart(
         wide: Whether the chart spans the page.
         zero: Whether the vertical axis begins at zero.
     """
-    with _figure(wide) as (figure, axes):
+    with drawing(*((_WIDE, 3.7) if wide else (_NARROW, _HEIGHT))) as (figure, axes):
         for place, series in curves.items():
             steps, values = thin(series, _POINTS)
-            colour = _SERIES[place % len(_SERIES)]
+            colour = SERIES[place % len(SERIES)]
             if smooth is not None and len(values) > 20:
                 axes.plot(steps, values, color=colour, alpha=0.22, linewidth=1.0)
                 axes.plot(steps, smooth(values, max(2, len(values) // 40)), color=colour)
@@ -76,7 +45,7 @@ def line_chart(
                 axes.plot(steps, values, color=colour)
         for place, series in (dots or {}).items():
             steps, values = thin(series, 60)
-            colour = _SERIES[place % len(_SERIES)]
+            colour = SERIES[place % len(SERIES)]
             axes.plot(
                 steps,
                 values,
@@ -85,7 +54,7 @@ def line_chart(
                 linestyle=(0, (1, 2.5)),
                 marker="o",
                 markersize=6.5,
-                markeredgecolor=_SURFACE,
+                markeredgecolor=SURFACE,
                 markeredgewidth=1.5,
             )
         axes.margins(x=0.01)
@@ -93,7 +62,7 @@ def line_chart(
         if zero:
             axes.set_ylim(bottom=0)
         _label_steps(axes)
-        return _svg(figure, key)
+        return to_svg(figure, key)
 
 
 def fan_chart(curves: Sequence[Series], place: int, *, key: str) -> str:
@@ -104,15 +73,15 @@ def fan_chart(curves: Sequence[Series], place: int, *, key: str) -> str:
         place: Place of the variant (its colour).
         key: Unique among the charts of a page.
     """
-    with _figure(wide=False) as (figure, axes):
+    with drawing(_NARROW, _HEIGHT) as (figure, axes):
         for position, series in enumerate(curves):
             steps, values = thin(series, _POINTS // 4)
             depth = (position + 1) / len(curves)
-            axes.plot(steps, values, color=_SERIES[place % len(_SERIES)], alpha=0.15 + 0.85 * depth**1.5, linewidth=1.3)
+            axes.plot(steps, values, color=SERIES[place % len(SERIES)], alpha=0.15 + 0.85 * depth**1.5, linewidth=1.3)
         axes.margins(x=0.01)
         _focus(axes, curves)
         _label_steps(axes)
-        return _svg(figure, key)
+        return to_svg(figure, key)
 
 
 def bar_chart(rows: Sequence[tuple[str, int, Sequence[float]]], *, key: str, unit: str) -> str:
@@ -124,7 +93,7 @@ def bar_chart(rows: Sequence[tuple[str, int, Sequence[float]]], *, key: str, uni
         key: Unique among the charts of a page.
         unit: Of the amounts.
     """
-    with _figure(wide=False, height=0.62 * len(rows) + 0.75) as (figure, axes):
+    with drawing(_NARROW, 0.62 * len(rows) + 0.75) as (figure, axes):
         for line, (_, place, parts) in enumerate(rows):
             left = 0.0
             for position, amount in enumerate(parts):
@@ -133,20 +102,20 @@ def bar_chart(rows: Sequence[tuple[str, int, Sequence[float]]], *, key: str, uni
                     amount,
                     left=left,
                     height=0.58,
-                    color=_SERIES[place % len(_SERIES)],
+                    color=SERIES[place % len(SERIES)],
                     alpha=(1.0, 0.45, 0.25)[min(position, 2)],
-                    edgecolor=_SURFACE,
+                    edgecolor=SURFACE,
                     linewidth=1.5,
                 )
                 left += amount
-            axes.annotate(f" {left:,.4g} {unit}", (left, -line), va="center", fontsize=10.5, color=_INK)
+            axes.annotate(f" {left:,.4g} {unit}", (left, -line), va="center", fontsize=10.5, color=INK)
         axes.set_yticks([-i for i in range(len(rows))], [label for label, _, _ in rows])
         axes.set_xticks([])
         axes.grid(False)
         axes.spines["bottom"].set_visible(False)
         axes.margins(x=0.22)
         axes.set_xlim(left=0)
-        return _svg(figure, key)
+        return to_svg(figure, key)
 
 
 def thin(series: Series, most: int) -> tuple[list[float], list[float]]:
@@ -186,46 +155,3 @@ def _focus(axes: Any, series: Sequence[Series]) -> None:
     low, high, bulk = values[0], values[-1], values[int(0.985 * (len(values) - 1))]
     if high - low > 2.5 * (bulk - low) > 0:
         axes.set_ylim(low - 0.05 * (bulk - low), bulk + 0.12 * (bulk - low))
-
-
-class _figure:
-    """A matplotlib figure and its axes in the page's style, without touching matplotlib's global state for long."""
-
-    def __init__(self, wide: bool, height: float = 3.1) -> None:
-        self.size = (10.6, 3.7) if wide else (5.1, height)
-
-    def __enter__(self) -> tuple[Any, Any]:
-        import matplotlib
-        from matplotlib.figure import Figure
-
-        self._context: Any = matplotlib.rc_context(_STYLE)
-        self._context.__enter__()
-        figure = Figure(figsize=self.size, layout="constrained")
-        figure.patch.set_alpha(0)
-        axes = figure.add_subplot()
-        axes.patch.set_alpha(0)
-        return figure, axes
-
-    def __exit__(self, *exc: object) -> None:
-        self._context.__exit__(*exc)
-
-
-def _svg(figure: Any, key: str) -> str:
-    import matplotlib
-
-    matplotlib.rcParams["svg.hashsalt"] = key
-    text = StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    svg = text.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    used = {*re.findall(r"url\(#([^)]+)\)", svg), *re.findall(r'href="#([^"]+)"', svg)}
-    # Only ids that are referred to stay: a page holds many charts, and matplotlib numbers each from 1.
-    svg = re.sub(r' id="([^"]+)"', lambda found: found.group(0) if found.group(1) in used else "", svg)
-    svg = re.sub(r'font: ([\d.]+)px [^;"]*', r"font-size: \1px", svg)
-    svg = re.sub(r'font-family: [^;"]*;?', "", svg)
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r'\1 width="100%"', svg, count=1)
-    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    for colour, variable in _VARIABLES.items():
-        svg = svg.replace(colour, f"var({variable})")
-    return svg

@@ -6,15 +6,15 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
 import yaml
 
 from planish.report import charts
+from planish.report.html import render_page
 from planish.report.schema import Report, Series, Variant
+from planish.report.units import duration, size
 
-_TEMPLATE = "page.html.j2"
 _MOST_CHARTS = 12
 
 
@@ -47,13 +47,11 @@ def render(report: Report) -> str:
     Raises:
         ImportError: jinja2 or matplotlib is missing; both come with ``planish[report]``.
     """
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string((files("planish.report") / _TEMPLATE).read_text(encoding="utf-8"))
     variants = list(report.variants.values())
     drawn, left_out = _charts(variants)
-    return template.render(
+    return render_page(
+        "planish.report",
+        "page.html.j2",
         report=report,
         variants=variants,
         cards=_cards(variants),
@@ -118,23 +116,6 @@ def _card(
 
 def _plain(unit: str, digits: int) -> _Format:
     return lambda value: (f"{value:#.{digits}g}".rstrip("."), unit)
-
-
-def size(value: float) -> tuple[str, str]:
-    """Return a number of bytes as a figure and its unit."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(value) < 1024:
-            return (f"{value:.0f}" if unit == "B" else f"{value:#.3g}".rstrip(".")), unit
-        value /= 1024
-    return f"{value:,.2f}", "TiB"
-
-
-def duration(seconds: float) -> tuple[str, str]:
-    """Return a number of seconds as a figure and its unit."""
-    if seconds < 120:
-        return f"{seconds:.1f}", "s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return (f"{hours}:{minutes:02d}", "h") if hours else (f"{int(seconds // 60)}:{int(seconds % 60):02d}", "min")
 
 
 def _figures(variants: list[Variant]) -> list[tuple[str, list[str]]]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from planish.report.page import duration, size
 from planish.report.schema import Report, Summary
+from planish.report.units import duration, size
 
 if TYPE_CHECKING:
     from rich.table import Table
