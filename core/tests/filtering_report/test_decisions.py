@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from planish import DataError, PluginError
 from planish.filtering.decisions import decide_all, read_decisions
 from planish.filtering.funnel import FunnelCounter, share
+from planish.filtering.identity import FilterIdentity
 from planish.filtering.policy import read_policy
 from planish.filtering.reason import reason_class
 from planish.interfaces import Decision
@@ -72,7 +73,7 @@ def test_funnel_file_holds_the_whole_funnel(store):
     assert stored["rules"] == [count.model_dump() for count in funnel.rules]
     assert stored["overlap"] == funnel.overlap
     assert stored["failed"] == 2
-    table, again = read_decisions(store.folder, data_filter=Flicker())
+    table, again = read_decisions(store.folder, store.identity)
     assert again == funnel
     assert table.num_rows == 7
 
@@ -133,22 +134,22 @@ def test_files_of_different_runs_are_refused(store):
     decide_all(Flicker(), store, read_policy(Flicker(), preset="any"))
     (store.folder / "decisions.parquet").write_bytes(table)
     with pytest.raises(DataError, match="of different runs"):
-        read_decisions(store.folder)
+        read_decisions(store.folder, store.identity)
 
 
-def test_decisions_of_another_filter_are_refused(store):
+def test_decisions_about_other_scores_are_refused(store):
     decide_all(Flicker(), store, Flicker.Policy())
-    with pytest.raises(DataError, match="'sample-flicker' decided in"):
-        read_decisions(store.folder, data_filter=Brightness())
+    with pytest.raises(DataError, match="about the scores sample-flicker-v1-"):
+        read_decisions(store.folder, FilterIdentity.of(Flicker(window_s=5)))
 
 
 def test_missing_and_damaged_decisions_are_refused(store):
     with pytest.raises(DataError, match="nothing was decided there"):
-        read_decisions(store.folder)
+        read_decisions(store.folder, store.identity)
     decide_all(Flicker(), store, Flicker.Policy())
     (store.folder / "decisions.parquet").write_bytes(b"PAR1")
     with pytest.raises(DataError, match="cannot be read"):
-        read_decisions(store.folder)
+        read_decisions(store.folder, store.identity)
 
 
 # ---- the funnel alone

@@ -12,6 +12,7 @@ from planish.atomic import replacing, write_text
 from planish.config import Config
 from planish.errors import DataError, PlanishError, PluginError
 from planish.filtering.funnel import Funnel, FunnelCounter
+from planish.filtering.identity import FilterIdentity
 from planish.filtering.policy import policy_text
 from planish.interfaces.data_filter import DataFilter, Decision, Row
 
@@ -28,9 +29,12 @@ _BATCH = 16_384
 class Scores(Protocol):
     """What deciding needs of a store of scores; :class:`planish.filtering.store.ScoreStore` is one."""
 
+    folder: Path
+    """Folder that the decisions are written to."""
+
     @property
-    def folder(self) -> Path:
-        """Folder that the decisions are written to."""
+    def identity(self) -> FilterIdentity:
+        """What the scores belong to."""
 
     def rows(self, data_filter: DataFilter) -> Iterator[Row]:
         """Return the rows of all scored clips, in an order that does not change."""
@@ -39,8 +43,8 @@ class Scores(Protocol):
 def decide_all(data_filter: DataFilter, store: Scores, policy: Config) -> Funnel:
     """Decide every scored clip and write ``decisions.parquet``, ``policy.yaml`` and ``funnel.json`` to the folder.
 
-    The policy is first settled over all rows, which is where quantiles become numbers. Memory does not grow with the
-    number of clips, as far as the filter's ``settle`` does not need it to.
+    The policy is first settled over all rows, which is where quantiles become numbers; then row after row is decided
+    and written.
 
     Args:
         data_filter: The filter that made the scores.
@@ -57,7 +61,7 @@ def decide_all(data_filter: DataFilter, store: Scores, policy: Config) -> Funnel
     counter = FunnelCounter()
     settled = _settle(data_filter, store, policy)
     given, used = policy.model_dump(mode="json"), settled.model_dump(mode="json")
-    schema = _schema(_stamp(data_filter, used))
+    schema = _schema(_stamp(store.identity, used))
     with replacing(store.folder / DECISIONS) as beside, pq.ParquetWriter(beside, schema) as writer:
         for batch in _decided(data_filter, store.rows(data_filter), settled, counter):
             writer.write_batch(batch.as_record_batch(schema))
@@ -69,16 +73,16 @@ def decide_all(data_filter: DataFilter, store: Scores, policy: Config) -> Funnel
     return funnel
 
 
-def read_decisions(folder: Path, *, data_filter: DataFilter | None = None) -> tuple[pa.Table, Funnel]:
+def read_decisions(folder: Path, identity: FilterIdentity) -> tuple[pa.Table, Funnel]:
     """Return what :func:`decide_all` wrote: clip_id, keep, reason and rules of every clip, and the funnel.
 
     Args:
         folder: Folder of the run.
-        data_filter: The filter that must have decided; None for any.
+        identity: What the scores belong to that must have been decided.
 
     Raises:
-        DataError: Nothing was decided there, a file is damaged, the two do not belong together, or another filter
-            decided.
+        DataError: Nothing was decided there, a file is damaged, the two do not belong together, or the decisions are
+            about other scores.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -95,8 +99,10 @@ def read_decisions(folder: Path, *, data_filter: DataFilter | None = None) -> tu
     stamp = json.loads((table.schema.metadata or {}).get(_METADATA, b"{}"))
     if stamp.get("policy") != funnel.settled or table.num_rows != funnel.clips:
         raise DataError(f"{DECISIONS} and {FUNNEL} in {folder} are of different runs; {again}")
-    if data_filter is not None and stamp.get("filter") != data_filter.name:
-        raise DataError(f"{stamp.get('filter')!r} decided in {folder}, not {data_filter.name!r}; {again}")
+    if stamp.get("scores") != identity.key:
+        raise DataError(
+            f"{DECISIONS} in {folder} is about the scores {stamp.get('scores')}, not {identity.key}; {again}"
+        )
     return table, funnel
 
 
@@ -145,9 +151,9 @@ def _settle(data_filter: DataFilter, store: Scores, policy: Config) -> Config:
     return data_filter.settle(policy, store.rows(data_filter))
 
 
-def _stamp(data_filter: DataFilter, settled: dict[str, Any]) -> bytes:
-    """Return what ties the file to the filter and to the policy that it was decided under."""
-    return json.dumps({"filter": data_filter.name, "policy": settled}).encode()
+def _stamp(identity: FilterIdentity, settled: dict[str, Any]) -> bytes:
+    """Return what ties the file to the scores and to the policy that they were decided under."""
+    return json.dumps({"scores": identity.key, "policy": settled}).encode()
 
 
 def _schema(stamp: bytes) -> pa.Schema:
