@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from planish.config import validate
 from planish.errors import ConfigError, PlanishError, UnsupportedError
 from planish.interfaces import Clip, ClipWork
 from planish_egovid.semantics.encoder import ImageTextEncoder, load_encoder
@@ -321,6 +322,4 @@ def test_a_gpu_agrees_with_the_processor(config: ImageEmbedding, dtype: str, tol
 
 def test_config_error_names_the_field() -> None:
     with pytest.raises(ConfigError, match="backend"):
-        from planish.config import validate
-
         validate(ImageEmbedding, {"backend": "clap"})

@@ -1,4 +1,4 @@
-"""A CLIP of two layers and random weights, saved as a folder: tests of whatever runs a CLIP, with nothing to download."""
+"""A CLIP of two layers and random weights, saved as a folder, for tests of whatever runs a CLIP."""
 
 from __future__ import annotations
 
