@@ -17,11 +17,13 @@ class FrameRequest:
     """Frames at given times, in a given size.
 
     Attributes:
-        times_s: Seconds from the clip's start, rising. A time gets the frame that is on screen then.
+        times_s: Seconds from the clip's start, rising. A time gets the frame that is on screen then: the last one whose
+            presentation time is not after it. A time at or after the clip's end gets the clip's last frame.
         pixels: ``"gray"``: uint8 [frames, height, width]; ``"rgb"``: uint8 [frames, height, width, 3].
         size: Pixels that ``fit`` refers to; ignored for ``"native"``.
         fit: ``"inside"``: the longer side becomes ``size``, aspect kept, never enlarged; ``"cover"``: the shorter side
-            becomes ``size`` and the middle square is cut out; ``"native"``: as decoded.
+            becomes ``size`` and the middle square is cut out; ``"native"``: the stored pixels, turned upright and
+            otherwise as decoded, whatever their aspect ratio.
     """
 
     times_s: tuple[float, ...]
@@ -37,7 +39,7 @@ class Frames:
     Attributes:
         images: uint8 [frames, height, width] or [frames, height, width, 3] (RGB), upright (rotation applied).
         times_s: float64 [frames], presentation times of the frames themselves, seconds from the clip's start.
-        scale: Pixels of ``images`` a pixel of the upright video.
+        scale: Pixels of ``images`` a pixel of the upright video, along the height.
     """
 
     images: NDArray[np.uint8]
@@ -57,8 +59,12 @@ class VideoInfo:
         duration_s: Seconds, or None.
         rotation: Clockwise degrees that were applied: 0, 90, 180 or 270.
         codec: Such as ``"h264"``.
-        pixel_format: Such as ``"yuv420p10le"``.
-        variable_rate: Whether frame times are uneven by more than a tenth of a frame.
+        pixel_format: Such as ``"yuv420p10le"``. Frames of more than 8 bits are rounded to 8 by swscale.
+        variable_rate: Whether frame times are uneven by more than a tenth of a frame; known once a clip is decoded.
+        mirrored: Whether left and right were swapped, before the rotation.
+        transfer: Transfer characteristic as coded, such as ``"bt709"``, ``"smpte2084"`` (PQ) or ``"arib-std-b67"``
+            (HLG); empty if the stream does not say. High dynamic range is not tone-mapped: pixels are the coded signal.
+        timed: Whether frames carry presentation times; if not, they are counted from the file's beginning at ``fps``.
     """
 
     width: int
@@ -70,3 +76,6 @@ class VideoInfo:
     codec: str = ""
     pixel_format: str = ""
     variable_rate: bool = False
+    mirrored: bool = False
+    transfer: str = ""
+    timed: bool = True

@@ -14,6 +14,21 @@ from planish_egovid.video.request import FrameRequest, Frames, VideoInfo
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class FrameTally:
+    """Frames of a clip, counted.
+
+    Attributes:
+        expected: As many as the container promises.
+        actual: As many as are in the file.
+        damaged: Those at which the decoder reported an error; it guesses the missing parts of such pictures.
+    """
+
+    expected: int
+    actual: int
+    damaged: int = 0
+
+
 @dataclass
 class ClipView:
     """One clip while it is measured.
@@ -22,6 +37,8 @@ class ClipView:
         clip: The clip.
         video: Its stream.
         duration_s: Length of the clip in seconds, within the stream.
+        decoded: The frames of every request that was made.
+        tally: How many frames the clip has, and how they fared.
         payload: Arrays for stages that run elsewhere, such as the frames that a model looks at.
     """
 
@@ -29,6 +46,7 @@ class ClipView:
     video: VideoInfo
     duration_s: float
     decoded: Mapping[FrameRequest, Frames]
+    tally: FrameTally = FrameTally(0, 0)
     payload: dict[str, np.ndarray] = field(default_factory=dict)
     _shared: dict[object, Any] = field(default_factory=dict, repr=False)
 
