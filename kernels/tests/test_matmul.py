@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from planish_kernels.formats import Sparse24, decode
+from planish_kernels.formats import BlockInt8, Sparse24, decode
 from planish_kernels.matmul import MatmulKernel, Pattern, explain_matmul, matmul, matmul_kernels, register_matmul
 from planish_kernels.matmul import dispatch as dispatch_module
 from planish_kernels.matmul import table as table_module
@@ -28,6 +28,8 @@ EVERY_PATTERN = [
     Pattern(ScaledInt8),
     Pattern(Sparse24, values=ScaledInt8),
     Pattern(Sparse24, transposed=True, values=ScaledInt8),
+    Pattern(BlockInt8),
+    Pattern(Sparse24, values=BlockInt8),
 ]
 
 
@@ -212,7 +214,7 @@ def test_patterns_tell_nested_and_transposed_formats_apart():
         matching = [pattern for pattern in EVERY_PATTERN if pattern.matches(operand)]
         assert matching == [pattern_of(operand)]
         assert Pattern().matches(operand)
-    assert [str(pattern) for pattern in EVERY_PATTERN[-2:]] == ["Sparse24[ScaledInt8]", "Sparse24[ScaledInt8].T"]
+    assert [str(pattern) for pattern in EVERY_PATTERN[4:6]] == ["Sparse24[ScaledInt8]", "Sparse24[ScaledInt8].T"]
 
 
 def test_misfits_are_named():

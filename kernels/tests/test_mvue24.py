@@ -7,12 +7,12 @@ import torch
 from planish_kernels.mask24 import unpack_mask
 from planish_kernels.mvue24 import inclusion_probabilities, mvue24, mvue24_pack, planes
 from planish_kernels.mvue24.op import mvue24_op
-from planish_kernels.mvue24.philox import group_uniforms, philox
 from planish_kernels.mvue24.reference import (
     approximate_inclusion_probabilities,
     sample_pairs,
     sample_systematic,
 )
+from planish_kernels.philox import group_uniforms, philox
 from planish_kernels.runtime.op import KernelUnavailable
 from torch import Tensor
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from planish_kernels.cusparselt import layout
 from planish_kernels.cusparselt.self_test import MATMUL, PACKERS
-from planish_kernels.mvue24.op import _as_scalar
 from planish_kernels.mvue24.reference import mvue24_pack_reference
+from planish_kernels.philox.scalar import as_scalar
 from planish_kernels.runtime.capability import (
     cuda_capability,
     cusparselt_available,
@@ -311,7 +311,7 @@ def mvue_pack(grad: Tensor, seed: int | Tensor, offset: int | Tensor, *, impl: s
     support = layout.check_shape(channels, max(tokens, 1) + -max(tokens, 1) % layout.BLOCK, grad.dtype)
     if not support or grad.dtype not in _SIXTEEN_BIT:
         raise ValueError(f"grad: {support.reason or f'{grad.dtype} cannot be estimated: use bfloat16 or float16'}")
-    seed, offset = _as_scalar("seed", seed, grad.device), _as_scalar("offset", offset, grad.device)
+    seed, offset = as_scalar("seed", seed, grad.device), as_scalar("offset", offset, grad.device)
     return _mvue_pack(grad.detach(), seed, offset, impl)
 
 

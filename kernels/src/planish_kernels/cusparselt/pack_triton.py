@@ -18,7 +18,8 @@ from planish_kernels.cusparselt.pack24 import (
     store_codes_of_calls,
     store_words,
 )
-from planish_kernels.mvue24.select24 import one_to_two, philox_words, select24
+from planish_kernels.mvue24.select24 import select24
+from planish_kernels.philox.triton import one_to_two, philox_words
 from planish_kernels.soft_threshold24.triton import _second_smallest, _shrink
 
 _TRITON_DTYPES = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from planish_kernels.mvue24.reference import mvue24_pack_reference, mvue24_reference
+from planish_kernels.philox.scalar import as_scalar
 from planish_kernels.runtime.capability import triton_runs_on
 from planish_kernels.runtime.op import Op
 from planish_kernels.runtime.support import YES, Support, no
@@ -108,18 +109,6 @@ def _check_grad(grad: Tensor) -> None:
         raise TypeError(f"grad has dtype {grad.dtype}, expected a floating-point dtype")
 
 
-def _as_scalar(name: str, value: int | Tensor, device: torch.device) -> Tensor:
-    """``value`` as a 0-d int64 tensor on ``device``."""
-    if isinstance(value, Tensor):
-        if value.dtype is not torch.int64 or value.dim() != 0:
-            found = f"dtype {value.dtype}, shape {tuple(value.shape)}"
-            raise ValueError(f"{name} has {found}, expected a 0-d int64 tensor or an int: torch.tensor(7)")
-        return value.to(device)
-    if not -(2**63) <= value < 2**63:
-        raise ValueError(f"{name}={value} does not fit 64 bits: reduce it, for example modulo 2**63")
-    return torch.full((), value, dtype=torch.int64, device=device)
-
-
 def mvue24(
     grad: Tensor, seed: int | Tensor, offset: int | Tensor, dim: int = 0, *, method: str = "exact", impl: str = "auto"
 ) -> Tensor:
@@ -163,7 +152,7 @@ def mvue24(
         raise ValueError(f"dim={dim}, expected 0 (groups of tokens) or 1 (groups of channels)")
     if method not in METHODS:
         raise ValueError(f"method={method!r}, expected one of {', '.join(map(repr, METHODS))}")
-    seed, offset = _as_scalar("seed", seed, grad.device), _as_scalar("offset", offset, grad.device)
+    seed, offset = as_scalar("seed", seed, grad.device), as_scalar("offset", offset, grad.device)
     if dim in (0, -2):
         return _mvue24(grad, seed, offset, method, impl)
     return _mvue24(grad.t(), seed, offset, method, impl).t()
@@ -189,5 +178,5 @@ def mvue24_pack(grad: Tensor, seed: int | Tensor, offset: int | Tensor, *, impl:
         KernelUnavailable: the backend named by ``impl`` cannot do this.
     """
     _check_grad(grad)
-    seed, offset = _as_scalar("seed", seed, grad.device), _as_scalar("offset", offset, grad.device)
+    seed, offset = as_scalar("seed", seed, grad.device), as_scalar("offset", offset, grad.device)
     return _mvue24_pack(grad, seed, offset, impl)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from planish_kernels.mvue24.philox import group_uniforms
+from planish_kernels.philox import group_uniforms
 
 #: Groups in a block: about thirty planes of 128 KB are alive at once.
 _GROUPS_AT_ONCE = 1 << 15

@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from planish_kernels.mvue24.philox import group_uniforms
+from planish_kernels.philox import group_uniforms
 
 _APPROXIMATE_FLOOR = 1.19e-7
 

@@ -10,25 +10,6 @@ import triton.language as tl
 
 
 @triton.jit
-def philox_words(seed, offset, counter):
-    """Four uint32 words for each int64 ``counter``; ``seed`` and ``offset`` are int64 scalars.
-
-    Group ``g`` (four tokens) of channel ``c`` takes word ``g % 4`` of the counter ``(g // 4) * channels + c``.
-    """
-    c0 = (counter & 0xFFFFFFFF).to(tl.uint32)
-    c1 = ((counter >> 32) & 0xFFFFFFFF).to(tl.uint32)
-    c2 = (c0 ^ c0) | (offset & 0xFFFFFFFF).to(tl.uint32)
-    c3 = (c0 ^ c0) | ((offset >> 32) & 0xFFFFFFFF).to(tl.uint32)
-    return tl.philox(seed, c0, c1, c2, c3)
-
-
-@triton.jit
-def one_to_two(word):
-    """The uniform ``u`` of a random word as ``1 + u``: float32 in [1, 2), a multiple of 2^-23."""
-    return ((word >> 9) | 0x3F800000).to(tl.float32, bitcast=True)
-
-
-@triton.jit
 def _with_sign(magnitude, x):
     """``magnitude`` (not negative) with the sign of ``x``, both float32."""
     return ((x.to(tl.int32, bitcast=True) & -2147483648) | magnitude.to(tl.int32, bitcast=True)).to(

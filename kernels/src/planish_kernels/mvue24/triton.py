@@ -9,7 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from planish_kernels.mvue24.select24 import bits_of, one_to_two, philox_words, select24, value_at
+from planish_kernels.mvue24.select24 import bits_of, select24, value_at
+from planish_kernels.philox.triton import one_to_two, philox_words
 
 
 @triton.jit

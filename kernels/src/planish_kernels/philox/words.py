@@ -66,3 +66,19 @@ def group_uniforms(
     words = philox((counter & _WORD, (counter >> 32) & _WORD, offset & _WORD, (offset >> 32) & _WORD), key)
     uniforms = torch.stack(words, dim=1).flatten(0, 1)[:groups]
     return (uniforms >> 9).to(torch.float32) * 2.0**-23
+
+
+def element_uniforms(seed: Tensor, offset: Tensor, rows: int, cols: int) -> Tensor:
+    """One uniform for each element of a matrix, as kernels that round stochastically draw them.
+
+    Four columns that follow each other share one Philox call: element ``(r, c)`` takes word ``c % 4`` of the counter
+    ``(c // 4) * rows + r``. Nothing else decides: not the strides, nor the tile in which a kernel meets the element.
+
+    Args:
+        seed, offset: 0-d int64 tensors.
+        rows, cols: the shape.
+
+    Returns:
+        float32 ``[rows, cols]`` in ``[0, 1)``, multiples of 2^-23.
+    """
+    return group_uniforms(seed, offset, cols, rows).t()

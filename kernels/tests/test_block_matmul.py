@@ -1,0 +1,139 @@
+"""Block-scaled products against float64, in all layouts, dense and quantized on the way out."""
+
+from itertools import product
+
+import pytest
+import torch
+from planish_kernels.block_matmul import block_matmul, block_matmul_quantized
+from planish_kernels.formats import BlockFloat8, BlockInt8, Sparse24
+from planish_kernels.matmul import matmul
+from planish_kernels.runtime.op import KernelUnavailable
+
+SHAPES = [(64, 64, 64), (33, 100, 65), (1, 129, 7), (130, 32, 200)]
+
+
+def operand(kind, rows, cols, block, seed, device, transposed=False, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(seed)
+    shape = (cols, rows) if transposed else (rows, cols)
+    dense = torch.randn(*shape, generator=generator).to(device, dtype)
+    encoded = kind.encode(dense, block)
+    return encoded.T if transposed else encoded
+
+
+def exact(a, b, bias=None):
+    total = a.decode().double() @ b.decode().double()
+    return total if bias is None else total + bias.double()
+
+
+@pytest.mark.parametrize("kind", [BlockInt8, BlockFloat8])
+@pytest.mark.parametrize("block", [32, 64, 128])
+@pytest.mark.parametrize("layout", list(product((False, True), repeat=2)), ids=["NN", "NT", "TN", "TT"])
+@pytest.mark.parametrize("impl", ["reference", "triton"])
+def test_products_in_every_layout(kind, block, layout, impl, kernel_device):
+    device = kernel_device if impl == "triton" else torch.device("cpu")
+    for m, k, n in SHAPES:
+        a = operand(kind, m, k, block, m + k, device, layout[0])
+        b = operand(kind, k, n, block, k + n, device, layout[1])
+        bias = torch.randn(n, device=device)
+        for given in (None, bias):
+            found = block_matmul(a, b, given, impl=impl)
+            assert found.dtype is torch.float32
+            expected = exact(a, b, given)
+            # Sums of k / block terms in float32, each of a product of two scales that was rounded once.
+            assert torch.linalg.norm(found.double() - expected) < 1e-6 * torch.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("block", [32, 64, 128])
+@pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
+def test_a_quantized_product_is_the_quantized_exact_product(block, rounding, kernel_device):
+    for m, k, n in SHAPES:
+        a = operand(BlockInt8, m, k, block, 1, kernel_device)
+        b = operand(BlockInt8, k, n, block, 2, kernel_device, transposed=True)
+        bias = torch.full((n,), -40.0, device=kernel_device)
+        found = block_matmul_quantized(a, b, bias, rounding, 5, 6, impl="triton")
+        expected = BlockInt8.encode(exact(a, b, bias).float(), block, rounding, 5, 6, impl="reference")
+        torch.testing.assert_close(found.scales, expected.scales, rtol=2**-15, atol=0)
+        # Sums in another order may take a value over the edge between two codes, never further.
+        difference = (found.codes.int() - expected.codes.int()).abs()
+        assert difference.max() <= 1
+        assert (difference > 0).float().mean() < 1e-2
+        slow = block_matmul_quantized(a.to("cpu"), b.to("cpu"), bias.cpu(), rounding, 5, 6, impl="reference")
+        assert (slow.codes.int() - found.codes.cpu().int()).abs().max() <= 1
+
+
+def test_a_negative_bias_widens_the_scale_as_it_must():
+    # The published kernel bounds the scale by the largest *signed* bias: values beyond it were clamped.
+    a = operand(BlockInt8, 32, 32, 32, 1, torch.device("cpu"))
+    b = operand(BlockInt8, 32, 32, 32, 2, torch.device("cpu"))
+    bias = torch.full((32,), -1000.0)
+    found = block_matmul_quantized(a, b, bias).decode().double()
+    assert (found - exact(a, b, bias)).abs().max() <= 1100 / 127 / 2
+
+
+def test_a_bias_outside_the_matrix_does_not_widen_the_scale(kernel_device):
+    a = operand(BlockInt8, 8, 32, 32, 1, kernel_device)
+    b = operand(BlockInt8, 32, 40, 32, 2, kernel_device)
+    bias = torch.zeros(40, device=kernel_device)
+    found = block_matmul_quantized(a, b, bias, impl="triton")
+    slow = block_matmul_quantized(a, b, bias, impl="reference")
+    torch.testing.assert_close(found.scales, slow.scales, rtol=2**-15, atol=0)
+
+
+def test_the_largest_codes_do_not_overflow(kernel_device):
+    codes = torch.full((128, 1024), 127, dtype=torch.int8, device=kernel_device)
+    scales = torch.ones(1, 8, device=kernel_device)
+    a = BlockInt8(codes, scales, 128)
+    assert (block_matmul(a, a.T, impl="triton") == 127**2 * 1024).all()
+
+
+def test_matmul_finds_the_reference_on_a_cpu_and_nests_in_sparsity():
+    a, b = (operand(BlockInt8, 8, 64, 32, s, torch.device("cpu")) for s in (1, 2))
+    torch.testing.assert_close(matmul(a, b.T), exact(a, b.T).float(), rtol=1e-5, atol=1e-5)
+    weight = Sparse24.encode(torch.randn(48, 64))
+    nested = weight.with_values(BlockInt8.encode(weight.values, 32))
+    assert nested.nbytes < 0.35 * 4 * 48 * 64
+    torch.testing.assert_close(matmul(torch.eye(64), nested.T), nested.decode().t())
+    torch.testing.assert_close(nested.decode(), weight.decode(), atol=0.03, rtol=0)
+
+
+def test_bad_input():
+    a, b = (operand(BlockInt8, 8, 64, 32, s, torch.device("cpu")) for s in (1, 2))
+    with pytest.raises(ValueError, match="a's columns must be as many as b's rows"):
+        block_matmul(a, b)
+    with pytest.raises(ValueError, match=r"blocks of 32, b is BlockInt8 with blocks of 64"):
+        block_matmul(a, BlockInt8.encode(torch.randn(64, 8), 64))
+    with pytest.raises(ValueError, match="b is BlockFloat8"):
+        block_matmul(a, BlockFloat8.encode(torch.randn(64, 8)))
+    with pytest.raises(ValueError, match=r"bias has shape \(3,\), expected \(8,\)"):
+        block_matmul(a, b.T, torch.zeros(3))
+    with pytest.raises(TypeError, match="Sparse24 is no block-scaled operand"):
+        block_matmul(a, Sparse24.encode(torch.randn(64, 8)))
+    with pytest.raises(ValueError, match=r"scales of shape \(1, 1\), blocks of 32 need scales of shape \(1, 2\)"):
+        block_matmul(BlockInt8(a.codes, a.scales[:, :1], 32), b.T)
+    with pytest.raises(ValueError, match="rounding='down'"):
+        block_matmul_quantized(a, b.T, rounding="down")
+    narrow = BlockInt8.encode(torch.randn(8, 64), 16)
+    with pytest.raises(KernelUnavailable, match="32 deep"):
+        block_matmul(narrow, narrow.T, impl="triton")
+
+
+def test_opcheck():
+    a, b = (operand(BlockInt8, 8, 64, 32, s, torch.device("cpu")) for s in (1, 2))
+    parts = (a.codes, a.scales, b.codes.t(), b.scales.t(), 32, torch.zeros(8))
+    torch.library.opcheck(torch.ops.planish.block_matmul, (*parts, torch.bfloat16, "auto"))
+    zero = torch.tensor(0)
+    torch.library.opcheck(torch.ops.planish.block_matmul_quantized, (*parts, True, zero, zero, "auto"))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", [BlockInt8, BlockFloat8])
+@pytest.mark.parametrize("block", [32, 64, 128])
+@pytest.mark.parametrize("layout", list(product((False, True), repeat=2)), ids=["NN", "NT", "TN", "TT"])
+def test_products_at_size(kind, block, layout, gpu):
+    m, k, n = 1025, 2047, 3001
+    a = operand(kind, m, k, block, 1, gpu, layout[0], torch.bfloat16)
+    b = operand(kind, k, n, block, 2, gpu, layout[1], torch.bfloat16)
+    left, right = (x.apply(lambda t: t) for x in (a, b))
+    found = block_matmul(left, right, out_dtype=torch.float32, impl="triton")
+    slow = block_matmul(left, right, out_dtype=torch.float32, impl="reference")
+    assert torch.linalg.norm(found - slow) < 1e-6 * torch.linalg.norm(slow)
