@@ -79,10 +79,10 @@ def explained(what: str, model: str, field: str) -> Iterator[None]:
         raise UnsupportedError(f"{what} needs a package that cannot be imported: {error}") from error
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         if Path(model).exists():
-            advice = "check that the folder holds a model saved by the library"
+            advice = "check that it holds what the library saved"
         elif os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}:
-            advice = "HF_HUB_OFFLINE forbids downloads; unset it once, or name a local folder"
+            advice = "HF_HUB_OFFLINE forbids downloads; unset it once, or name a local copy"
         else:
-            advice = "check the id and the network, or name a local folder"
+            advice = "check the id and the network, or name a local copy"
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UnsupportedError(f"{field}: cannot load {what} {model!r}: {reason}; {advice}") from error

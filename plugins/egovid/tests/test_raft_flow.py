@@ -1,0 +1,340 @@
+"""RAFT by its parts against RAFT's own forward, on a stand-in of torchvision's interface and on torchvision itself."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from planish.errors import ConfigError, UnsupportedError
+from planish_egovid.flow.backend import FlowBackend, raft_backend
+from planish_egovid.flow.raft_config import RaftConfig
+
+torch = pytest.importorskip("torch")
+
+from planish_egovid.flow.raft import RaftFlow, load_raft, padding, upsampled  # noqa: E402
+
+CPU = RaftConfig(device="cpu", updates=3, pairs=4)
+
+
+class StandInCorrelation(torch.nn.Module):
+    """All pairs, looked up at the nearest cell and its four neighbours."""
+
+    out_channels = 5
+
+    def build_pyramid(self, fmap1: Any, fmap2: Any) -> None:
+        self.size = fmap1.shape[-2:]
+        self.corr_pyramid = [torch.einsum("bchw,bcij->bhwij", fmap1, fmap2) / fmap1.shape[1] ** 0.5]
+
+    def index_pyramid(self, centroids_coords: Any) -> Any:
+        batch, _, height, width = centroids_coords.shape
+        volume = self.corr_pyramid[0].reshape(batch * height * width, 1, height, width)
+        scale = torch.tensor([width - 1, height - 1])
+        found = []
+        for shift in ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)):
+            at = centroids_coords.permute(0, 2, 3, 1) + torch.tensor(shift)
+            at = (2 * at / scale - 1).reshape(batch * height * width, 1, 1, 2)
+            looked = torch.nn.functional.grid_sample(volume, at, align_corners=True)
+            found.append(looked.reshape(batch, height, width))
+        return torch.stack(found, 1)
+
+
+class StandInUpdate(torch.nn.Module):
+    hidden_state_size = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = torch.nn.Conv2d(4 + 6 + 5 + 2, 4, 3, padding=1)
+        self.head = torch.nn.Conv2d(4, 2, 3, padding=1)
+
+    def forward(self, hidden: Any, context: Any, correlation: Any, flow: Any) -> Any:
+        hidden = torch.tanh(self.mix(torch.cat([hidden, context, correlation, flow / 8], 1)))
+        return hidden, 2 * self.head(hidden)
+
+
+class StandInRaft(torch.nn.Module):
+    """The five parts of torchvision's RAFT, and its forward as the paper has it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.feature_encoder = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 9, 8, 4), torch.nn.InstanceNorm2d(8))
+        self.context_encoder = torch.nn.Sequential(torch.nn.Conv2d(3, 10, 9, 8, 4), torch.nn.BatchNorm2d(10))
+        self.corr_block = StandInCorrelation()
+        self.update_block = StandInUpdate()
+        self.mask_predictor = torch.nn.Conv2d(4, 9 * 64, 1)
+        self.encoded = 0
+        self.feature_encoder.register_forward_hook(lambda module, given, out: self._count(len(out)))
+
+    def _count(self, images: int) -> None:
+        self.encoded += images
+
+    def forward(self, image1: Any, image2: Any, num_flow_updates: int = 12) -> list[Any]:
+        fmap1, fmap2 = self.feature_encoder(image1), self.feature_encoder(image2)
+        self.corr_block.build_pyramid(fmap1, fmap2)
+        hidden, context = torch.split(self.context_encoder(image1), [4, 6], dim=1)
+        hidden, context = torch.tanh(hidden), torch.relu(context)
+        batch, _, height, width = fmap1.shape
+        ys, xs = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+        start = torch.stack([xs, ys]).float()[None].repeat(batch, 1, 1, 1)
+        at, flows = start, []
+        for _ in range(num_flow_updates):
+            hidden, step = self.update_block(hidden, context, self.corr_block.index_pyramid(at), at - start)
+            at = at + step
+            flows.append(naively_upsampled(at - start, self.mask_predictor(hidden)))
+        return flows
+
+
+def naively_upsampled(flow: Any, mask: Any) -> Any:
+    """Pixel by pixel: the convex combination of the 3x3 coarse neighbours, zero beyond the edge."""
+    batch, _, height, width = flow.shape
+    weights = torch.softmax(mask.view(batch, 9, 8, 8, height, width), 1)
+    padded = torch.nn.functional.pad(8 * flow, (1, 1, 1, 1))
+    fine = torch.zeros(batch, 2, 8 * height, 8 * width)
+    for y in range(8):
+        for x in range(8):
+            fine[:, :, y::8, x::8] = sum(
+                weights[:, k, y, x][:, None] * padded[:, :, k // 3 : k // 3 + height, k % 3 : k % 3 + width]
+                for k in range(9)
+            )
+    return fine
+
+
+def clip_of(frames: int, height: int = 136, width: int = 160, seed: int = 0) -> np.ndarray:
+    drawn = np.random.default_rng(seed).integers(0, 256, (frames, -(-height // 8), -(-width // 8), 3))
+    return np.kron(drawn, np.ones((1, 8, 8, 1))).astype(np.uint8)[:, :height, :width]
+
+
+def by_forward(model: Any, clip: np.ndarray, updates: int = 3) -> np.ndarray:
+    """The published loop: one pair at a time, padded centred by repeating edges."""
+    height, width = clip.shape[1:3]
+    y, x = (max(128, -(-side // 8) * 8) - side for side in (height, width))
+    pads = ((0, 0), (y // 2, y - y // 2), (x // 2, x - x // 2), (0, 0))
+    images = torch.from_numpy(np.pad(clip, pads, mode="edge")).permute(0, 3, 1, 2).float() / 255 * 2 - 1
+    with torch.inference_mode():
+        flows = [
+            model(images[i : i + 1], images[i + 1 : i + 2], num_flow_updates=updates)[-1] for i in range(len(clip) - 1)
+        ]
+    found = torch.cat(flows)[:, :, y // 2 : y // 2 + height, x // 2 : x // 2 + width]
+    return found.permute(0, 2, 3, 1).numpy()
+
+
+@pytest.fixture(scope="module")
+def model() -> StandInRaft:
+    return StandInRaft().eval()
+
+
+def test_flows_are_those_of_forward(model: StandInRaft) -> None:
+    clips = [clip_of(6), clip_of(3, 140, 165, seed=1), clip_of(2, 64, 72, seed=2)]
+    for clip, flow in zip(clips, RaftFlow(CPU, model).flows(clips), strict=True):
+        expected = by_forward(model, clip)
+        assert flow.dtype == np.float32
+        assert flow.shape == (len(clip) - 1, *clip.shape[1:3], 2)
+        assert np.abs(expected).max() > 1, "a stand-in that finds no motion would hide mistakes"
+        np.testing.assert_allclose(flow, expected, atol=1e-4)
+
+
+def test_each_frame_is_encoded_once(model: StandInRaft) -> None:
+    backend = RaftFlow(CPU, model)
+    model.encoded = 0
+    list(backend.flows([clip_of(15)]))
+    assert model.encoded == 15, "forward would encode 28"
+
+
+def test_pairs_of_several_clips_go_through_together_and_stay_apart(model: StandInRaft) -> None:
+    clips = [clip_of(frames, seed=frames) for frames in (3, 1, 0, 5, 2)]
+    clips.append(clip_of(4, 64, 72, seed=9))
+    alone = list(RaftFlow(CPU, model).flows(clips))
+    backend = RaftFlow(CPU, model)
+    assert [len(group) for group in backend._groups(clips)] == [1] * 6, "on a processor: each by itself"
+    backend._on_gpu = True
+    assert [[len(clip) for clip in group] for group in backend._groups(clips)] == [[3, 1, 0], [5], [2], [4]]
+    groups = list(backend._groups(clips))
+    backend._on_gpu = False
+    together = [flow for group in groups for flow in backend._start(group).arrays()]
+    assert [len(flow) for flow in together] == [2, 0, 0, 4, 1, 3]
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_a_clip_has_the_same_bits_beside_others(model: StandInRaft) -> None:
+    clips = [clip_of(4, seed=seed) for seed in range(3)]
+    together = list(RaftFlow(CPU, model).flows(clips))
+    for clip, flow in zip(clips, together, strict=True):
+        np.testing.assert_array_equal(next(RaftFlow(CPU, model).flows([clip])), flow)
+
+
+def test_nothing_gives_nothing(model: StandInRaft) -> None:
+    backend = RaftFlow(CPU, model)
+    assert list(backend.flows([])) == []
+    shapes = [flow.shape for flow in backend.flows([clip_of(1), clip_of(0)])]
+    assert shapes == [(0, 136, 160, 2), (0, 136, 160, 2)]
+
+
+def test_padding_is_kept_on_request(model: StandInRaft) -> None:
+    clip = clip_of(3, 140, 165)
+    (kept,) = RaftFlow(CPU, model, keeps_padding=True).flows([clip])
+    (cut,) = RaftFlow(CPU, model).flows([clip])
+    assert kept.shape == (2, 144, 168, 2)
+    np.testing.assert_array_equal(kept[:, 2:142, 1:166], cut)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "expected"),
+    [(540, 960, (0, 0, 2, 2)), (544, 960, (0, 0, 0, 0)), (541, 955, (2, 3, 1, 2)), (100, 129, (3, 4, 14, 14))],
+)
+def test_pictures_are_padded_as_by_the_authors(height: int, width: int, expected: tuple[int, ...]) -> None:
+    assert padding(height, width) == expected
+
+
+def test_upsampling_without_a_mask_interpolates() -> None:
+    flow = torch.arange(8.0).reshape(1, 2, 2, 2)
+    fine = upsampled(flow, None)
+    assert fine.shape == (1, 2, 16, 16)
+    assert fine[0, 0, 0, 0] == 0
+    assert fine[0, 1, -1, -1] == 8 * 7
+
+
+def test_short_memory_halves_the_pairs(model: StandInRaft, caplog: pytest.LogCaptureFixture) -> None:
+    class Short(StandInCorrelation):
+        def build_pyramid(self, fmap1: Any, fmap2: Any) -> None:
+            if len(fmap1) > 1:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            super().build_pyramid(fmap1, fmap2)
+
+    short = StandInRaft().eval()
+    short.load_state_dict(model.state_dict())
+    short.corr_block = Short()
+    backend = RaftFlow(CPU, short)
+    (flow,) = backend.flows([clip_of(4)])
+    np.testing.assert_allclose(flow, by_forward(model, clip_of(4)), atol=1e-4)
+    assert backend.pairs == 1
+    assert "memory is short" in caplog.text
+
+
+def test_bfloat16_keeps_coordinates_exact(model: StandInRaft) -> None:
+    (exact,) = RaftFlow(CPU, model).flows([clip_of(4)])
+    (short,) = RaftFlow(CPU.model_copy(update={"dtype": "bfloat16"}), model).flows([clip_of(4)])
+    difference = np.abs(exact - short)
+    assert 0 < np.median(difference) < 0.05 * np.abs(exact).max()
+    assert torch.get_float32_matmul_precision() == "highest", "settings are put back"
+
+
+def test_parts_are_compiled_on_request(model: StandInRaft, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[Any] = []
+    monkeypatch.setattr(torch, "compile", lambda part: (compiled.append(part), part)[1])
+    RaftFlow(CPU, model)
+    assert not compiled
+    RaftFlow(CPU.model_copy(update={"compiled": True}), model)
+    assert compiled == [model.feature_encoder, model.context_encoder, model.update_block, model.mask_predictor]
+
+
+def test_the_name_says_what_ran(model: StandInRaft) -> None:
+    backend = RaftFlow(CPU, model)
+    assert backend.name == "raft-large/own/3/float32"
+    assert backend.pixels == "rgb"
+    assert isinstance(backend, FlowBackend)
+
+
+# What follows is about loading torchvision's model.
+
+
+@pytest.fixture
+def torchvision(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """A module with the names of torchvision that are used."""
+    from enum import Enum
+    from importlib.machinery import ModuleSpec
+
+    class Entry:
+        url = "https://download.pytorch.org/models/raft_large_C_T_V2-1bb1363a.pth"
+
+        def get_state_dict(self, *, progress: bool, check_hash: bool) -> Any:
+            assert check_hash
+            return {name: tensor + 1 for name, tensor in StandInRaft().state_dict().items()}
+
+    class Weights(Enum):
+        C_T_V1 = "1"
+        C_T_V2 = "2"
+        DEFAULT = "2"
+
+        @property
+        def url(self) -> str:
+            return Entry.url
+
+        def get_state_dict(self, *, progress: bool, check_hash: bool) -> Any:
+            return Entry().get_state_dict(progress=progress, check_hash=check_hash)
+
+    root: Any = ModuleType("torchvision")
+    models: Any = ModuleType("torchvision.models")
+    flow: Any = ModuleType("torchvision.models.optical_flow")
+    root.__spec__ = ModuleSpec("torchvision", None)
+    flow.raft_large = lambda *, weights: StandInRaft()
+    flow.Raft_Large_Weights = Weights
+    root.models, models.optical_flow = models, flow
+    for module in (root, models, flow):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    return flow
+
+
+def test_published_weights_are_announced_and_loaded(torchvision: Any, caplog: pytest.LogCaptureFixture) -> None:
+    backend = raft_backend(RaftConfig(device="cpu"))
+    assert backend.name == "raft-large/C_T_V2/20/float32"
+    assert "downloading https://download.pytorch.org" in caplog.text
+    expected = StandInRaft().state_dict()["mask_predictor.weight"] + 1
+    torch.testing.assert_close(backend.model.state_dict()["mask_predictor.weight"], expected)  # type: ignore[attr-defined]
+
+
+def test_weights_are_read_from_a_file(torchvision: Any, tmp_path: Path) -> None:
+    state = {name: tensor * 2 for name, tensor in StandInRaft().state_dict().items()}
+    torch.save(state, tmp_path / "mine.pth")
+    config = RaftConfig(device="cpu", weights=str(tmp_path / "mine.pth"))
+    torch.testing.assert_close(load_raft(config).state_dict()["mask_predictor.bias"], state["mask_predictor.bias"])
+    assert RaftFlow(config).name == "raft-large/mine.pth/20/float32"
+
+
+def test_weights_that_do_not_exist_are_said(torchvision: Any) -> None:
+    with pytest.raises(ConfigError, match="is no file; torchvision has these for raft_large: C_T_V1, C_T_V2"):
+        load_raft(RaftConfig(weights="C_T_V9", device="cpu"))
+
+
+def test_weights_of_another_model_are_said(torchvision: Any, tmp_path: Path) -> None:
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "mine.pth")
+    with pytest.raises(UnsupportedError, match=r"cannot load RAFT .*check that it holds"):
+        load_raft(RaftConfig(weights=str(tmp_path / "mine.pth"), device="cpu"))
+
+
+def test_missing_torchvision_is_said_with_its_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    with pytest.raises(UnsupportedError, match=r"pip install 'planish-egovid\[raft\]'"):
+        load_raft(RaftConfig(device="cpu"))
+
+
+@pytest.mark.parametrize("name", ["raft_large", "raft_small"])
+def test_torchvision_itself(name: str) -> None:
+    pytest.importorskip("torchvision", reason="torchvision (extra raft) is not installed")
+    from torchvision.models import optical_flow
+
+    torch.manual_seed(0)
+    real = getattr(optical_flow, name)(weights=None).eval()
+    clip = clip_of(3, 130, 141)
+    (flow,) = RaftFlow(CPU.model_copy(update={"model": name}), real).flows([clip])
+    expected = by_forward(real, clip)
+    # Random weights blow the flow up over the updates; relative to it, float32 is right to 1e-4.
+    np.testing.assert_allclose(flow, expected, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-3), ("bfloat16", 5e-2)])
+def test_a_gpu_agrees_with_the_processor(model: StandInRaft, dtype: str, tolerance: float) -> None:
+    clips = [clip_of(frames, seed=frames) for frames in (3, 5, 2)]
+    expected = list(RaftFlow(CPU, model).flows(clips))
+    config = CPU.model_copy(update={"device": "cuda", "dtype": dtype})
+    on_gpu = StandInRaft().eval()
+    on_gpu.load_state_dict(model.state_dict())
+    for one, other in zip(expected, RaftFlow(config, on_gpu).flows(clips), strict=True):
+        np.testing.assert_allclose(one, other, atol=tolerance * np.abs(one).max())
