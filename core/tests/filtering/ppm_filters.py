@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from planish.config import Config as PluginConfig
@@ -60,7 +60,7 @@ class Pictures(DataFilter):
     Policy = Thresholds
     Columns = Columns
     suffixes = (".ppm",)
-    presets = {"dark": {"min_brightness": 0.1}}
+    presets: ClassVar = {"dark": {"min_brightness": 0.1}}
 
     def score(self, clips):
         return [self.score_one(clip) for clip in clips]

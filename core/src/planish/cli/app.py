@@ -14,6 +14,7 @@ from planish.cli.bench import bench
 from planish.cli.describe import describe
 from planish.cli.doctor import doctor
 from planish.cli.failure import report_failure
+from planish.cli.filter import filter as filter_clips
 from planish.cli.new import new
 from planish.cli.plugins import plugins
 from planish.cli.run import run
@@ -56,6 +57,7 @@ def _planish(
 app.command()(plugins)
 app.command()(describe)
 app.command()(run)
+app.command()(filter_clips)
 app.command()(doctor)
 app.command()(bench)
 app.command()(new)

@@ -46,6 +46,7 @@ def describe(
         for attribute in _SCHEMAS
         if entry.kind in INTERFACES and hasattr(target, attribute)
     }
+    presets = {key: dict(values) for key, values in getattr(target, "presets", {}).items()}
     if as_json:
         print_json(
             {
@@ -57,6 +58,7 @@ def describe(
                 "target": entry.target,
                 "documentation": documentation,
                 **{_SCHEMAS[attribute][0]: schema for attribute, schema in schemas.items()},
+                **({"presets": presets} if entry.kind == "data_filter" else {}),
             }
         )
         return
@@ -71,6 +73,13 @@ def describe(
     for attribute, schema in schemas.items():
         out.print(f"\n[bold]{_SCHEMAS[attribute][1]}[/]")
         _print_fields(schema)
+    if presets:
+        import yaml
+
+        out.print("\n[bold]Presets of thresholds[/]")
+        for key, values in presets.items():
+            shown = yaml.safe_dump(values, default_flow_style=True, sort_keys=False, width=10_000).strip()
+            out.print(escape(f"  {key}: {shown}"))
     out.print(f"\n[bold]Use[/]\n{escape(_use(entry, schemas.get('Config', {})))}")
 
 
@@ -99,6 +108,10 @@ def _use(entry: Entry, schema: dict[str, Any]) -> str:
         return f'  Python:  planish.apply(model, "{entry.name}"{more})\n  recipe:  transforms: [{{use: {entry.name}}}]'
     if entry.kind == "runner":
         return f"  recipe:  runner: {entry.name}"
+    if entry.kind == "data_filter":
+        return f"  shell:   planish filter PATH... --with {entry.name} --out DIR"
+    if entry.kind == "filter_engine":
+        return f"  shell:   planish filter PATH... --with FILTER --out DIR --engine {entry.name}"
     if entry.kind == "language_model":
         return f"  recipe:  model: {{name: {entry.name}, config: {{…}}}}"
     if entry.kind == "command":

@@ -36,7 +36,7 @@ def source_state(path: str) -> SourceState:
     return SourceState(found.st_size, found.st_mtime_ns)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=1024)
 def source_sha256(path: str) -> str | None:
     """Return the SHA-256 of a file's bytes, in hexadecimal; None if it cannot be read."""
     digest = hashlib.sha256()

@@ -129,6 +129,14 @@ class ScoreStore:
         places = self._places(rows)
         return [index for index, place in enumerate(places.to_pylist()) if place is None]
 
+    def states(self) -> pa.Table:
+        """Return ``fingerprint``, ``source_size`` and ``source_mtime_ns`` of the latest run's clips, in order.
+
+        Raises:
+            DataError: The list is missing or damaged.
+        """
+        return self._clips(["fingerprint", "source_size", "source_mtime_ns"]).combine_chunks()
+
     def put_clips(self, clips: Sequence[Clip]) -> None:
         """Write the list of clips in place of the former, each with the state in which its file is now.
 

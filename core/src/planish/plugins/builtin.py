@@ -12,6 +12,12 @@ def planish_register_attention(register: Register) -> None:
 
 
 @hookimpl
+def planish_register_filter_engines(register: Register) -> None:
+    """Offer the engine that every machine has: its own cores."""
+    register("local", "planish.filtering.local_engine:LocalEngine", "processes on this machine")
+
+
+@hookimpl
 def planish_register_diagnostics(register: Register) -> None:
     """Offer the checks of Python, torch, devices and optional packages."""
     register("machine", "planish.plugins.machine:machine", "Python, torch, devices, optional packages")
