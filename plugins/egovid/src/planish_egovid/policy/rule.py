@@ -64,5 +64,6 @@ class Rule:
         values = [value for value in found if value is not None]
         if not values:
             return None
-        reduced: float = {"min": min, "max": max, "mean": lambda v: sum(v) / len(v)}[self.reduce](values)
-        return reduced
+        if self.reduce == "mean":
+            return float(sum(values) / len(values))
+        return float(min(values) if self.reduce == "min" else max(values))
