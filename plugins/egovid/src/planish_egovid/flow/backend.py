@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from planish_egovid.flow.raft_config import RaftConfig
+from planish_egovid.model.source import require
 
 
 @runtime_checkable
@@ -36,3 +40,15 @@ class FlowBackend(Protocol):
             i + 1, in pixels of the frames given, on frames as given (padding that a model needs is cut off again).
         """
         ...
+
+
+def raft_backend(config: RaftConfig) -> FlowBackend:
+    """Return RAFT on the device that ``config`` names.
+
+    Raises:
+        UnsupportedError: torchvision is not installed, the weights cannot be had, or the device is not there.
+    """
+    require("torchvision", "raft")
+    module = import_module("planish_egovid.flow.raft")
+    backend: FlowBackend = module.RaftFlow(config)
+    return backend

@@ -23,11 +23,10 @@ class LongFlow:
     Attributes:
         first: Index of the first frame in the track.
         last: Index of the second frame.
-        flow: float32 [rows, columns, 2], in pixels of the analysed picture. A pixel that cannot be followed, because it
-            leaves the picture or does not lead back, has the dominant motion.
+        flow: float32 [rows, columns, 2], in pixels of the analysed picture. If filled, pixels that leave the picture
+            have the dominant motion.
         valid: bool [rows, columns], pixels that were followed all the way.
-        homography: float64 [3, 3], the dominant motion, or None; pixels that cannot be followed then keep what the
-            search gave.
+        homography: float64 [3, 3], the dominant motion, or None; nothing is filled then.
         grid: Spacing in pixels.
     """
 
@@ -39,7 +38,7 @@ class LongFlow:
     grid: int
 
 
-def long_flows(track: FlowTrack, links: int) -> Iterator[LongFlow]:
+def long_flows(track: FlowTrack, links: int, *, filled: bool = True) -> Iterator[LongFlow]:
     """Yield the flow over every ``links`` sampling steps: f ← f1 + f2(x + f1), bilinear.
 
     Where the video is slower than the sampling, frames repeat: such a step has no pair of its own, and one that starts
@@ -48,43 +47,40 @@ def long_flows(track: FlowTrack, links: int) -> Iterator[LongFlow]:
     Args:
         track: Flow between neighbouring sampled frames.
         links: Sampling steps that become one, at least 1. Steps that are left at the end are not used.
+        filled: Whether pixels that leave the picture get the dominant motion; otherwise they keep what the search gave,
+            which is mostly too short.
     """
     starts = track.frame_of[::links]
     for first, last in pairwise(starts):
         if first < last:
-            yield _chained(track, int(first), int(last))
+            whole = _link(track, int(first), filled)
+            for pair in range(first + 1, last):
+                whole = _joined(whole, _link(track, pair, filled), track.images.shape[1:3], filled)
+            yield whole
 
 
-def _chained(track: FlowTrack, first: int, last: int) -> LongFlow:
-    whole = _link(track, first)
-    for pair in range(first + 1, last):
-        whole = _joined(whole, _link(track, pair), track.images.shape[1:3])
-    return whole
-
-
-def _link(track: FlowTrack, pair: int) -> LongFlow:
-    """Return the flow of one pair, with the dominant motion where it is not valid."""
+def _link(track: FlowTrack, pair: int, filled: bool) -> LongFlow:
     height, width = track.images.shape[1:3]
-    flow, valid = track.forward[pair][:: track.grid, :: track.grid], track.valid[pair]
-    homography = dominant_homography(flow, valid, track.grid, (height, width))
-    if homography is not None:
-        points = pixel_grid(height, width, track.grid)
-        flow = np.where(valid[..., None], flow, _moved(points, homography) - points)
-    return LongFlow(pair, pair + 1, np.ascontiguousarray(flow), valid, homography, track.grid)
+    flow, valid, grid = track.forward[pair][:: track.grid, :: track.grid], track.valid[pair], track.grid
+    homography = dominant_homography(flow, valid, grid, (height, width))
+    if filled and homography is not None:
+        points = pixel_grid(height, width, grid)
+        leaving = ~inside(points + flow, height, width)
+        flow = flow.copy()
+        flow[leaving] = _moved(points[leaving], homography) - points[leaving]
+    return LongFlow(pair, pair + 1, np.ascontiguousarray(flow), valid, homography, grid)
 
 
-def _joined(one: LongFlow, two: LongFlow, shape: tuple[int, ...]) -> LongFlow:
+def _joined(one: LongFlow, two: LongFlow, shape: tuple[int, ...], filled: bool) -> LongFlow:
     height, width = shape
     middle = pixel_grid(height, width, one.grid) + one.flow
     cell = middle / one.grid
     with one_thread():
         rest = cv2.remap(two.flow, cell, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        followed = cv2.remap(
-            two.valid.view(np.uint8), cell, None, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=0
-        )
-    if two.homography is not None:
+        followed = cv2.remap(two.valid.view(np.uint8), cell, None, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT)
+    if filled and two.homography is not None:
         outside = ~inside(middle, height, width)
-        rest[outside] = _moved(middle[outside][None], two.homography)[0] - middle[outside]
+        rest[outside] = _moved(middle[outside], two.homography) - middle[outside]
     homography = None
     if one.homography is not None and two.homography is not None:
         homography = two.homography @ one.homography
@@ -93,5 +89,8 @@ def _joined(one: LongFlow, two: LongFlow, shape: tuple[int, ...]) -> LongFlow:
 
 
 def _moved(points: NDArray[np.float32], homography: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return where a homography takes float32 [points, 2]."""
+    if not len(points):
+        return points
     with one_thread():
-        return np.asarray(cv2.perspectiveTransform(points, homography), np.float32)
+        return np.asarray(cv2.perspectiveTransform(points[None], homography)[0], np.float32)

@@ -19,30 +19,47 @@ FEWEST_MATCHES = 16
 RANSAC_PX = 3.0
 
 
-def align(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float64] | None:
-    """Return the homography [3, 3] that takes pixels of ``first`` to ``second``, by ORB matches and RANSAC.
+class Aligner:
+    """Aligns neighbouring frames of one clip by ORB matches and RANSAC; describes each frame once."""
 
-    None if too few matches agree on one, or if it folds or mirrors the picture.
+    def __init__(self) -> None:
+        """Start a clip."""
+        self._orb = cv2.ORB.create(nfeatures=ORB_FEATURES, fastThreshold=7)
+        self._matcher = cv2.BFMatcher(cv2.NORM_HAMMING, crossCheck=True)
+        self._described: dict[int, tuple[NDArray[np.float32], NDArray[np.uint8] | None]] = {}
 
-    Args:
-        first: uint8 [height, width].
-        second: uint8 [height, width].
-    """
-    with one_thread():
-        orb = cv2.ORB.create(nfeatures=ORB_FEATURES, fastThreshold=7)
-        found_first, described_first = orb.detectAndCompute(first, None)
-        found_second, described_second = orb.detectAndCompute(second, None)
-        if described_first is None or described_second is None:
+    def __call__(self, frame: int, images: NDArray[np.uint8]) -> NDArray[np.float64] | None:
+        """Return the homography [3, 3] that takes pixels of a frame to the next one.
+
+        Args:
+            frame: Index of the first of the two frames.
+            images: uint8 [frames, height, width].
+
+        Returns:
+            None if too few matches agree on one, or if it folds, mirrors or shrinks the picture beyond what a camera
+            can do.
+        """
+        self._described = {i: self._described.get(i) or self._describe(images[i]) for i in (frame, frame + 1)}
+        (here, described), (there, other) = self._described.values()
+        if described is None or other is None:
             return None
-        matches = cv2.BFMatcher(cv2.NORM_HAMMING, crossCheck=True).match(described_first, described_second)
-        if len(matches) < FEWEST_MATCHES:
+        with one_thread():
+            matches = self._matcher.match(described, other)
+            if len(matches) < FEWEST_MATCHES:
+                return None
+            first = here[[match.queryIdx for match in matches]]
+            second = there[[match.trainIdx for match in matches]]
+            homography, agree = cv2.findHomography(first, second, cv2.RANSAC, RANSAC_PX)
+        if homography is None or np.count_nonzero(agree) < FEWEST_MATCHES:
             return None
-        here = np.array([found_first[match.queryIdx].pt for match in matches], np.float32)
-        there = np.array([found_second[match.trainIdx].pt for match in matches], np.float32)
-        homography, agree = cv2.findHomography(here, there, cv2.RANSAC, RANSAC_PX)
-    if homography is None or np.count_nonzero(agree) < FEWEST_MATCHES or not keeps_orientation(homography, first.shape):
-        return None
-    return np.asarray(homography, np.float64)
+        found = np.asarray(homography, np.float64)
+        return found if keeps_orientation(found, images.shape[1:3]) else None
+
+    def _describe(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.uint8] | None]:
+        with one_thread():
+            points, described = self._orb.detectAndCompute(image, None)
+        places = np.array([point.pt for point in points], np.float32).reshape(-1, 2)
+        return places, None if described is None else np.asarray(described, np.uint8)
 
 
 def keeps_orientation(homography: NDArray[np.float64], shape: tuple[int, ...]) -> bool:

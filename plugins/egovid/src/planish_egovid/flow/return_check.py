@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from planish_egovid.flow.one_thread import one_thread
 from planish_egovid.flow.pixel_grid import inside, pixel_grid
+
+
+class Returned(NamedTuple):
+    """What a check has found.
+
+    Attributes:
+        valid: bool [ceil(height / grid), ceil(width / grid)], which points of the first frame return. One that leaves
+            the picture is not valid: nothing says where it went.
+        failing_frac: Share of points that do not return, of those that stay in the picture.
+    """
+
+    valid: NDArray[np.bool_]
+    failing_frac: float
 
 
 class ReturnCheck:
@@ -27,10 +42,8 @@ class ReturnCheck:
         self._size = height, width
         self._start = pixel_grid(height, width, grid)
 
-    def __call__(self, forward: NDArray[np.float32], backward: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Return bool [ceil(height / grid), ceil(width / grid)]: which points of the first frame return.
-
-        A point that leaves the picture is not valid: nothing says where it went.
+    def __call__(self, forward: NDArray[np.float32], backward: NDArray[np.float32]) -> Returned:
+        """Go forward and back from every point of the first frame.
 
         Args:
             forward: float32 [height, width, 2], flow from the first frame to the second.
@@ -42,6 +55,7 @@ class ReturnCheck:
             gap = cv2.remap(backward, target, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         gap += step
         x, y = gap[..., 0], gap[..., 1]
-        valid = x * x + y * y < self._limit
-        valid &= inside(target, *self._size)
-        return np.asarray(valid, np.bool_)
+        stays = inside(target, *self._size)
+        valid = np.asarray((x * x + y * y < self._limit) & stays, np.bool_)
+        staying = np.count_nonzero(stays)
+        return Returned(valid, 1.0 - np.count_nonzero(valid) / staying if staying else 1.0)

@@ -11,10 +11,12 @@ from planish.config import Config
 from pydantic import Field
 
 from planish_egovid.flow.dis import DisFlow, Preset
-from planish_egovid.flow.prewarp import align, aligned_flow, inverse
+from planish_egovid.flow.prewarp import Aligner, aligned_flow, inverse
 from planish_egovid.flow.return_check import ReturnCheck
 from planish_egovid.video.request import FrameRequest, Frames, VideoInfo
 from planish_egovid.video.view import ClipView
+
+Prewarp = Literal["fallback", "always", "never"]
 
 PUBLISHED_FPS = 30.0
 """The rate that EgoVid's scripts silently take for granted; 4 and 8 frames at this rate are our 4/30 s and 8/30 s."""
@@ -34,14 +36,16 @@ class FlowConfig(Config):
         "seconds",
         description="'frames': every round(30 * stride_s)-th frame whatever the rate, as in EgoVid's scripts",
     )
-    prewarp: Literal["fallback", "always", "never"] = Field(
-        "fallback", description="when a pair is first aligned by an ORB homography"
-    )
+    prewarp: Prewarp = Field("fallback", description="when a pair is first aligned by an ORB homography")
     max_return_px: float = Field(
         1.0, gt=0, description="a pixel is valid if going there and back ends nearer than this to it"
     )
     fallback_frac: float = Field(
-        0.3, ge=0, le=1, description="share of pixels that must fail before a pair is aligned by a homography"
+        0.3,
+        ge=0,
+        le=1,
+        description="share of pixels, of those that stay in the picture, that must fail before a pair is aligned by a "
+        "homography",
     )
 
 
@@ -148,6 +152,13 @@ def sampled_times(
     return tuple(k * stride_s + half for k in range(count))
 
 
+def distinct(times_s: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return bool [frames]: which frames are not the one before them again, by their presentation times."""
+    shown = np.ones(len(times_s), np.bool_)
+    shown[1:] = np.diff(times_s) > SAME_FRAME_S
+    return shown
+
+
 def flow_track(view: ClipView, config: FlowConfig | None = None) -> FlowTrack:
     """Return the clip's flow, computed by the first axis that asks for it under an equal config.
 
@@ -166,7 +177,7 @@ def _track(view: ClipView, config: FlowConfig) -> FlowTrack:
 def track_of(frames: Frames, config: FlowConfig | None = None) -> FlowTrack:
     """Return the flow between neighbours of gray ``frames``, which may hold a frame several times in a row."""
     config = config or FlowConfig()
-    shown = np.concatenate([[True], np.diff(frames.times_s) > SAME_FRAME_S])[: len(frames.times_s)]
+    shown = distinct(frames.times_s)
     images = frames.images if shown.all() else frames.images[shown]
     pairs, (height, width) = max(len(images) - 1, 0), images.shape[1:3]
     rows, columns = -(-height // GRID), -(-width // GRID)
@@ -176,20 +187,20 @@ def track_of(frames: Frames, config: FlowConfig | None = None) -> FlowTrack:
     prewarped = np.zeros(pairs, np.bool_)
     there, back = DisFlow(config.preset), DisFlow("ultrafast")
     check = ReturnCheck(height, width, GRID, config.max_return_px)
+    align = Aligner()
     for i in range(pairs):
         first, second = images[i], images[i + 1]
         forward[i], reverse = there.pair(first, second), back.pair(second, first)
-        valid[i] = check(forward[i], reverse)
-        wants = config.prewarp == "always"
-        if config.prewarp == "fallback":
-            wants = 1.0 - np.count_nonzero(valid[i]) / valid[i].size > config.fallback_frac
-        aligned = align(first, second) if wants else None
-        if aligned is not None:
-            warped = aligned_flow(first, second, aligned, there), aligned_flow(second, first, inverse(aligned), back)
-            passes = check(*warped)
-            # An alignment to something that moves on its own may be worse than none.
-            if config.prewarp == "always" or np.count_nonzero(passes) > np.count_nonzero(valid[i]):
-                (forward[i], reverse), valid[i], prewarped[i] = warped, passes, True
+        valid[i], failing = check(forward[i], reverse)
+        if config.prewarp == "always" or (config.prewarp == "fallback" and failing > config.fallback_frac):
+            homography = align(i, images)
+            if homography is not None:
+                ahead = aligned_flow(first, second, homography, there)
+                behind = aligned_flow(second, first, inverse(homography), back)
+                passes, _ = check(ahead, behind)
+                # An alignment to something that moves on its own may be worse than none.
+                if config.prewarp == "always" or np.count_nonzero(passes) > np.count_nonzero(valid[i]):
+                    forward[i], reverse, valid[i], prewarped[i] = ahead, behind, passes, True
         backward[i] = reverse[::GRID, ::GRID]
     share = np.count_nonzero(valid, axis=(1, 2)) / (rows * columns)
     return FlowTrack(

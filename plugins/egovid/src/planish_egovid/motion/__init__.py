@@ -1,0 +1,1 @@
+"""How strongly and how evenly the picture moves."""
