@@ -27,7 +27,7 @@ def decide(row: Row, policy: Config, rules: Sequence[Rule]) -> Decision:
         rules: In the order of importance: the first that is broken gives the reason.
     """
     if row.error is not None:
-        return Decision(False, row.error, ("error",))
+        return Decision(False, row.error)
     broken = [(rule, sentence) for rule in rules if (sentence := _objection(rule, row, getattr(policy, rule.metric)))]
     if not broken:
         return Decision(True)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from planish.interfaces import Clip
 
 from planish_egovid.video.config import DecodeConfig
-from planish_egovid.video.errors import ClipDecodeError, ClipRangeError
+from planish_egovid.video.errors import ClipDecodeError, ClipRangeError, NoVideoStreamError
 from planish_egovid.video.frame_pass import FramePass, PassFailed
 from planish_egovid.video.picture import Look, Pictures
 from planish_egovid.video.request import FrameRequest, Frames, VideoInfo
@@ -47,8 +47,8 @@ def decode_clips(
     if not clips:
         return
     settings = config or DecodeConfig()
-    file = VideoFile(clips[0].path, _stream_of(clips[0]), settings)
     try:
+        file = VideoFile(clips[0].path, _stream_of(clips[0]), settings)
         file.__enter__()
     except Exception as error:
         yield from ((clip, error) for clip in clips)
@@ -69,7 +69,12 @@ def decode_clips(
 
 def _stream_of(clip: Clip) -> int | None:
     stream = clip.extra.get("stream")
-    return None if stream is None else int(stream)
+    if stream is None:
+        return None
+    try:
+        return int(stream)
+    except (TypeError, ValueError):
+        raise NoVideoStreamError(f"stream={stream!r} is no index of a stream; expected a number such as 0") from None
 
 
 @dataclass

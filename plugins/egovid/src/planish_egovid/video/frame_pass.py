@@ -101,7 +101,7 @@ class FramePass:
                 shown = counted
                 counted += 1
             elif packet.pts is None:
-                raise ClipDecodeError(f"{self._file.path.name}: a packet has no presentation time")
+                raise ClipDecodeError(f"a packet of '{self._file.path}' has no presentation time")
             else:
                 shown = packet.pts
             if not packet.is_discard:
@@ -227,7 +227,7 @@ class FramePass:
                 at = frame.pts if self._file.info.timed else counted
                 counted += 1
                 if at is None:
-                    raise ClipDecodeError(f"{self._file.path.name}: a frame has no presentation time")
+                    raise ClipDecodeError(f"a frame of '{self._file.path}' has no presentation time")
                 yield frame, at
                 if at > last:
                     return

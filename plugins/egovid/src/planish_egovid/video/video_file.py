@@ -96,7 +96,7 @@ class VideoFile:
     @property
     def _rounding_s(self) -> float:
         """How far a frame's time may be off: containers round it to ticks, and users to some decimal."""
-        return min(max(float(self.time_base), 1e-6), 0.1 / self.info.fps)
+        return min(max(float(self.time_base), 1e-6), 0.001, 0.1 / self.info.fps)
 
     def seconds(self, tick: int) -> float:
         """Return seconds from the first frame."""
@@ -162,7 +162,7 @@ class VideoFile:
             self._container = None
         if not self.path.is_file():
             what = "is a folder" if self.path.is_dir() else "is no file" if self.path.exists() else "does not exist"
-            raise ClipDecodeError(f"{self.path} {what}")
+            raise ClipDecodeError(f"'{self.path}' {what}")
         try:
             # The prefix and the list keep a name or a playlist from leading elsewhere.
             self._container = av.open(
@@ -172,13 +172,14 @@ class VideoFile:
         except FAILURES as error:
             if isinstance(error, NoVideoStreamError | ClipDecodeError):
                 raise
-            raise ClipDecodeError(f"{self.path.name} cannot be opened: {self.log.reason(error)}") from None
+            raise ClipDecodeError(f"'{self.path}' cannot be opened: {self.log.reason(error)}") from None
         for other in self._container.streams:
             if other.index != self._stream.index:
                 other.discard = Discard.all
         context = self._stream.codec_context
         context.thread_count, context.thread_type = 1, "NONE"
-        context.options = {"max_pixels": str(self._config.max_pixels)}
+        # Decoders count their padding, too; what is beyond the limit proper is refused with the first frame.
+        context.options = {"max_pixels": str(2 * self._config.max_pixels + (1 << 16))}
 
     def _examine(self) -> None:
         """Decode the first frame: only it knows its orientation, and whether the decoder can do anything."""
@@ -228,7 +229,7 @@ class VideoFile:
                     return frames[0]
             self.forget()
         said = self.log.take()
-        raise ClipDecodeError(f"{self.path.name}: no frame can be decoded: {said or reason}")
+        raise ClipDecodeError(f"no frame of '{self.path}' can be decoded: {said or reason}")
 
     def _zero(self, frame: Any, packet: Any) -> int:
         """Return when the first shown frame is shown."""
@@ -238,10 +239,10 @@ class VideoFile:
 
     def _refuse_size(self, width: int, height: int) -> None:
         if width < 1 or height < 1:
-            raise ClipDecodeError(f"{self.path.name}: frames of {width} x {height} pixels cannot be")
+            raise ClipDecodeError(f"'{self.path}' states frames of {width} x {height} pixels")
         if width * height > self._config.max_pixels:
             raise ClipDecodeError(
-                f"{self.path.name}: frames of {width} x {height} pixels are beyond max_pixels={self._config.max_pixels}"
+                f"frames of {width} x {height} pixels are beyond max_pixels={self._config.max_pixels} ('{self.path}')"
             )
 
     def _demux(self) -> Iterator[Any]:
