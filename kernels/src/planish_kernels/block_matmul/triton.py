@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from planish_kernels.block_quantize.triton import block_scale, round_codes
+from planish_kernels.block_quantize.tile import block_scale, largest_code, round_codes
 from planish_kernels.philox.triton import tile_uniforms
 
 
@@ -235,7 +235,7 @@ def block_matmul_triton(
             HAS_BIAS=bias is not None,
             QUANTIZES=out_scales is not None,
             STOCHASTIC=stochastic,
-            LARGEST=127.0 if a_codes.dtype is torch.int8 else 448.0,
+            LARGEST=largest_code(a_codes.dtype),
             num_warps=tile.warps,
             num_stages=tile.stages,
         )

@@ -9,26 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-
-@triton.jit
-def _sigmoid(z):
-    return 1.0 / (1.0 + tl.exp(-z))
-
-
-@triton.jit
-def _activation_and_slope(gate, ACTIVATION: tl.constexpr):
-    """The activation and its derivative, in float32; the formulas are those of ``reference.py``."""
-    if ACTIVATION == "silu":
-        sigmoid = _sigmoid(gate)
-        return gate * sigmoid, sigmoid * (1.0 + gate * (1.0 - sigmoid))
-    elif ACTIVATION == "gelu_tanh":
-        sigmoid = _sigmoid(1.5957691216057308 * (gate + 0.044715 * gate * gate * gate))
-        slope = 1.5957691216057308 * (1.0 + 0.134145 * gate * gate)
-        return gate * sigmoid, sigmoid + gate * sigmoid * (1.0 - sigmoid) * slope
-    else:
-        normal = 0.5 * (1.0 + tl.erf(gate * 0.7071067811865476))
-        density = tl.exp(-0.5 * gate * gate) * 0.3989422804014327
-        return gate * normal, normal + gate * density
+from planish_kernels.gated_activation.curve import activation_and_slope
 
 
 @triton.jit
@@ -67,7 +48,7 @@ def _forward_kernel(
     token, col, inside = _tile(tokens, cols, ROWS_FIRST, BLOCK_M, BLOCK_N)
     g = tl.load(gate + token * gate_stride_m + col * gate_stride_n, mask=inside, other=0.0).to(tl.float32)
     v = tl.load(x + token * x_stride_m + col * x_stride_n, mask=inside, other=0.0).to(tl.float32)
-    activated, _ = _activation_and_slope(g, ACTIVATION)
+    activated, _ = activation_and_slope(g, ACTIVATION)
     tl.store(out + token * out_stride_m + col * out_stride_n, (activated * v).to(out.dtype.element_ty), mask=inside)
 
 
@@ -99,7 +80,7 @@ def _backward_kernel(
     grad = tl.load(grad_output + token * go_stride_m + col * go_stride_n, mask=inside, other=0.0).to(tl.float32)
     g = tl.load(gate + token * gate_stride_m + col * gate_stride_n, mask=inside, other=0.0).to(tl.float32)
     v = tl.load(x + token * x_stride_m + col * x_stride_n, mask=inside, other=0.0).to(tl.float32)
-    activated, slope = _activation_and_slope(g, ACTIVATION)
+    activated, slope = activation_and_slope(g, ACTIVATION)
     here = grad_x + token * gx_stride_m + col * gx_stride_n
     tl.store(here, (grad * activated).to(grad_x.dtype.element_ty), mask=inside)
     here = grad_gate + token * gg_stride_m + col * gg_stride_n

@@ -1,0 +1,205 @@
+"""The operators ``block_activation`` and ``block_activation_backward``."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from planish_kernels.block_activation.reference import (
+    block_activation_backward_reference,
+    block_activation_reference,
+)
+from planish_kernels.block_quantize.op import ROUNDINGS
+from planish_kernels.formats.block_scaled import BlockScaled
+from planish_kernels.gated_activation.op import ACTIVATIONS
+from planish_kernels.philox.scalar import as_scalar
+from planish_kernels.runtime.capability import cuda_capability, triton_runs_on
+from planish_kernels.runtime.op import Op
+from planish_kernels.runtime.support import Support, no
+
+block_activation_op = Op("block_activation", "GELU, SiLU, SwiGLU and GEGLU of block-scaled operands, quantized")
+block_activation_backward_op = Op("block_activation_backward", "their gradients, quantized, the activation recomputed")
+
+
+def triton_computes_on(codes: Tensor) -> Support:
+    """Whether Triton kernels handle codes of this dtype on this device."""
+    capability = cuda_capability(codes.device)
+    if codes.dtype is torch.float8_e4m3fn and capability is not None and capability < (8, 9):
+        return no(f"float8 needs compute capability 8.9, this GPU has {capability}: take int8")
+    return triton_runs_on(codes.device)
+
+
+def _supports(codes: Tensor, *_: object) -> Support:
+    return triton_computes_on(codes)
+
+
+@block_activation_op.implement("triton", supports=_supports)
+def _(
+    x_codes: Tensor, x_scales: Tensor, up_codes: Tensor | None, up_scales: Tensor | None, block: int, activation: str
+) -> tuple[Tensor, Tensor]:
+    from planish_kernels.block_activation.triton import block_activation_triton
+
+    return block_activation_triton(x_codes, x_scales, up_codes, up_scales, block, activation)
+
+
+@block_activation_op.implement("reference")
+def _(
+    x_codes: Tensor, x_scales: Tensor, up_codes: Tensor | None, up_scales: Tensor | None, block: int, activation: str
+) -> tuple[Tensor, Tensor]:
+    return block_activation_reference(x_codes, x_scales, up_codes, up_scales, block, activation)
+
+
+@block_activation_backward_op.implement("triton", supports=_supports)
+def _(
+    grad_codes: Tensor, grad_scales: Tensor, x_codes: Tensor, x_scales: Tensor, up_codes: Tensor | None,
+    up_scales: Tensor | None, block: int, activation: str, stochastic: bool, seed: Tensor, offset: Tensor,
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:  # fmt: skip
+    from planish_kernels.block_activation.triton import block_activation_backward_triton
+
+    return block_activation_backward_triton(
+        grad_codes, grad_scales, x_codes, x_scales, up_codes, up_scales, block, activation, stochastic, seed, offset
+    )
+
+
+@block_activation_backward_op.implement("reference")
+def _(
+    grad_codes: Tensor, grad_scales: Tensor, x_codes: Tensor, x_scales: Tensor, up_codes: Tensor | None,
+    up_scales: Tensor | None, block: int, activation: str, stochastic: bool, seed: Tensor, offset: Tensor,
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:  # fmt: skip
+    return block_activation_backward_reference(
+        grad_codes, grad_scales, x_codes, x_scales, up_codes, up_scales, block, activation, stochastic, seed, offset
+    )
+
+
+@torch.library.custom_op("planish::block_activation", mutates_args=())
+def _block_activation(
+    x_codes: Tensor, x_scales: Tensor, up_codes: Tensor | None, up_scales: Tensor | None, block: int, activation: str,
+    impl: str,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    return block_activation_op.dispatch(impl, x_codes, x_scales, up_codes, up_scales, block, activation)
+
+
+@_block_activation.register_fake
+def _(
+    x_codes: Tensor, x_scales: Tensor, up_codes: Tensor | None, up_scales: Tensor | None, block: int, activation: str,
+    impl: str,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    return x_codes.new_empty(x_codes.shape), x_scales.new_empty(x_scales.shape)
+
+
+@torch.library.custom_op("planish::block_activation_backward", mutates_args=())
+def _block_activation_backward(
+    grad_codes: Tensor, grad_scales: Tensor, x_codes: Tensor, x_scales: Tensor, up_codes: Tensor | None,
+    up_scales: Tensor | None, block: int, activation: str, stochastic: bool, seed: Tensor, offset: Tensor, impl: str,
+) -> list[Tensor]:  # fmt: skip
+    found = block_activation_backward_op.dispatch(
+        impl, grad_codes, grad_scales, x_codes, x_scales, up_codes, up_scales, block, activation, stochastic, seed,
+        offset,
+    )  # fmt: skip
+    return [tensor for tensor in found if tensor is not None]
+
+
+@_block_activation_backward.register_fake
+def _(
+    grad_codes: Tensor, grad_scales: Tensor, x_codes: Tensor, x_scales: Tensor, up_codes: Tensor | None,
+    up_scales: Tensor | None, block: int, activation: str, stochastic: bool, seed: Tensor, offset: Tensor, impl: str,
+) -> list[Tensor]:  # fmt: skip
+    one = [grad_codes, grad_scales]
+    return [torch.empty_like(tensor) for tensor in (one if up_codes is None else one * 2)]
+
+
+def _check(name: str, operand: BlockScaled, like: BlockScaled) -> None:
+    if not isinstance(operand, BlockScaled):
+        raise TypeError(f"{name} is a {type(operand).__name__}: encode it as BlockInt8 or BlockFloat8")
+    if type(operand) is not type(like) or operand.block != like.block or operand.shape != like.shape:
+        raise ValueError(
+            f"{name} is {type(operand).__name__} {tuple(operand.shape)} with blocks of {operand.block}, x is "
+            f"{type(like).__name__} {tuple(like.shape)} with blocks of {like.block}: they must agree"
+        )
+    if not operand.codes.is_contiguous() or not operand.scales.is_contiguous():
+        raise ValueError(
+            f"{name} has codes or scales that are no row-major matrix: call .apply(torch.Tensor.contiguous)"
+        )
+
+
+def _check_activation(activation: str) -> None:
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation={activation!r}, expected one of {', '.join(map(repr, ACTIVATIONS))}")
+
+
+def block_activation(
+    x: BlockScaled, up: BlockScaled | None = None, *, activation: str = "gelu", impl: str = "auto"
+) -> BlockScaled:
+    """``act(x)``, or gated ``act(x) * up``, of quantized operands, quantized to nearest: one pass, a byte an entry.
+
+    Computed in float32. Not differentiable: :func:`block_activation_backward` is its gradient.
+
+    Args:
+        x: ``BlockInt8`` or ``BlockFloat8`` ``[rows, cols]``.
+        up: the other factor, of the same format, block and shape; None for a plain activation.
+        activation: ``"gelu"`` (exact), ``"gelu_tanh"`` or ``"silu"``.
+        impl: a backend by name, or ``"auto"``.
+
+    Returns:
+        ``[rows, cols]`` in the format and block of ``x``.
+
+    Raises:
+        ValueError, TypeError: operands that do not fit each other.
+        KernelUnavailable: the backend named by ``impl`` cannot do this.
+
+    Source: Jetfire (arXiv 2403.12422), section 6, algorithm 2.
+    """
+    _check_activation(activation)
+    _check("x", x, x)
+    if up is not None:
+        _check("up", up, x)
+    codes, scales = _block_activation(
+        x.codes, x.scales, None if up is None else up.codes, None if up is None else up.scales, x.block, activation,
+        impl,
+    )  # fmt: skip
+    return type(x)(codes, scales, x.block, x.dtype)
+
+
+def block_activation_backward(
+    grad_output: BlockScaled,
+    x: BlockScaled,
+    up: BlockScaled | None = None,
+    *,
+    activation: str = "gelu",
+    rounding: str = "stochastic",
+    seed: int | Tensor = 0,
+    offset: int | Tensor = 0,
+    impl: str = "auto",
+) -> tuple[BlockScaled, BlockScaled | None]:
+    """The gradients of :func:`block_activation`, quantized; the activation is recomputed from ``x``.
+
+    Args:
+        grad_output: quantized gradient of the output, of the format, block and shape of ``x``.
+        x, up: what the forward pass took.
+        activation: as there.
+        rounding: of the gradients; ``"stochastic"`` keeps them unbiased.
+        seed, offset: as for ``block_quantize``. The gradient of ``up`` is drawn under ``offset + 1``: step offsets by 2.
+        impl: a backend by name, or ``"auto"``.
+
+    Returns:
+        The gradient of ``x``, and that of ``up`` or None.
+
+    Raises:
+        ValueError, TypeError: operands that do not fit each other.
+        KernelUnavailable: the backend named by ``impl`` cannot do this.
+    """
+    _check_activation(activation)
+    if rounding not in ROUNDINGS:
+        raise ValueError(f"rounding={rounding!r}, expected one of {', '.join(map(repr, ROUNDINGS))}")
+    _check("x", x, x)
+    _check("grad_output", grad_output, x)
+    if up is not None:
+        _check("up", up, x)
+    device = x.codes.device
+    seed, offset = as_scalar("seed", seed, device), as_scalar("offset", offset, device)
+    found = _block_activation_backward(
+        grad_output.codes, grad_output.scales, x.codes, x.scales, None if up is None else up.codes,
+        None if up is None else up.scales, x.block, activation, rounding == "stochastic", seed, offset, impl,
+    )  # fmt: skip
+    gradients = [type(x)(codes, scales, x.block, grad_output.dtype) for codes, scales in zip(found[::2], found[1::2])]
+    return gradients[0], gradients[1] if up is not None else None

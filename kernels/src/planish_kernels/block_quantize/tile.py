@@ -1,0 +1,110 @@
+"""Tiles of scaled blocks inside Triton kernels: one row of blocks, a few side by side, read and written in registers.
+
+A tile is ``[BLOCK, BLOCK * ACROSS]``: rows of at least 128 contiguous bytes, and a scale is one value of a small vector.
+"""
+
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from planish_kernels.philox.triton import tile_uniforms
+
+TILE_COLUMNS = 128
+"""Least columns of a tile."""
+
+
+def blocks_across(block: int) -> int:
+    """How many blocks side by side make a tile."""
+    return max(1, TILE_COLUMNS // block)
+
+
+def largest_code(code_dtype: torch.dtype) -> float:
+    """The largest code of a dtype."""
+    return 127.0 if code_dtype is torch.int8 else 448.0
+
+
+@triton.jit
+def block_scale(largest_magnitude, LARGEST: tl.constexpr):
+    """The scale of a block from its largest magnitude; the arithmetic is that of ``reference.block_scales``."""
+    quotient = tl.maximum(tl.div_rn(largest_magnitude, LARGEST), 7.52316384526264e-37)
+    rounded = ((quotient.to(tl.int32, bitcast=True) + 0x7F) & -128).to(tl.float32, bitcast=True)
+    return tl.where(largest_magnitude < float("inf"), rounded, float("nan"))
+
+
+@triton.jit
+def _to_integer(x, uniforms, STOCHASTIC: tl.constexpr):
+    """The nearest integer (ties to even), or one of the two neighbours at random; |x| < 2^22."""
+    if STOCHASTIC:
+        return tl.floor(x + uniforms)
+    return (x + 12582912.0) - 12582912.0  # beyond 1.5 * 2^23 float32 has no fraction left
+
+
+@triton.jit
+def round_codes(ratio, uniforms, IS_INT8: tl.constexpr, STOCHASTIC: tl.constexpr):
+    """Codes of ratios: int8, or float32 numbers that float8 e4m3 represents, so that the cast rounds nothing."""
+    if IS_INT8:
+        return tl.minimum(tl.maximum(_to_integer(ratio, uniforms, STOCHASTIC), -127.0), 127.0).to(tl.int8)
+    bits = tl.maximum(tl.abs(ratio), 0.015625).to(tl.int32, bitcast=True)
+    # The power of two below the ratio, over eight: the distance of its neighbours. Dividing by it is exact.
+    step = ((bits & 0x7F800000) - (3 << 23)).to(tl.float32, bitcast=True)
+    return tl.minimum(tl.maximum(_to_integer(ratio / step, uniforms, STOCHASTIC) * step, -448.0), 448.0)
+
+
+@triton.jit
+def load_tile(
+    codes, scales, first_row, first_col, rows, cols, scale_columns, BLOCK: tl.constexpr, ACROSS: tl.constexpr
+):
+    """The values of a tile of contiguous codes ``[rows, cols]``, float32; zero outside the matrix."""
+    row = first_row.to(tl.int64) + tl.arange(0, BLOCK)[:, None]
+    col = first_col.to(tl.int64) + tl.arange(0, BLOCK * ACROSS)[None, :]
+    place = first_col // BLOCK + tl.arange(0, ACROSS)
+    scale = tl.load(
+        scales + (first_row // BLOCK).to(tl.int64) * scale_columns + place, mask=place < scale_columns, other=0.0
+    )
+    wide = tl.reshape(tl.broadcast_to(scale[:, None], (ACROSS, BLOCK)), (1, BLOCK * ACROSS))
+    inside = (row < rows) & (col < cols)
+    return tl.load(codes + row * cols + col, mask=inside, other=0.0).to(tl.float32) * wide
+
+
+@triton.jit
+def store_tile(
+    values,
+    codes,
+    scales,
+    seed,
+    offset,
+    first_row,
+    first_col,
+    rows,
+    cols,
+    scale_columns,
+    BLOCK: tl.constexpr,
+    ACROSS: tl.constexpr,
+    LARGEST: tl.constexpr,
+    IS_INT8: tl.constexpr,
+    STOCHASTIC: tl.constexpr,
+):
+    """Quantize a float32 tile and write its codes (contiguous ``[rows, cols]``) and scales."""
+    row = first_row.to(tl.int64) + tl.arange(0, BLOCK)[:, None]
+    col = first_col.to(tl.int64) + tl.arange(0, BLOCK * ACROSS)[None, :]
+    inside = (row < rows) & (col < cols)
+    values = tl.where(inside, values, 0.0)
+    # A comparison drops NaN: count it as infinite, so that its block shows it.
+    magnitude = tl.where(values == values, tl.abs(values), float("inf"))
+    largest = tl.max(tl.reshape(tl.max(magnitude, 0), (ACROSS, BLOCK)), 1)
+    scale = block_scale(largest, LARGEST)
+    wide = tl.broadcast_to(
+        tl.reshape(tl.broadcast_to(scale[:, None], (ACROSS, BLOCK)), (1, BLOCK * ACROSS)), values.shape
+    )
+    ratio = tl.where(wide == wide, tl.div_rn(values, wide), 0.0)
+    uniforms = ratio
+    if STOCHASTIC:
+        uniforms = tile_uniforms(tl.load(seed), tl.load(offset), first_row, first_col, rows, BLOCK, BLOCK * ACROSS)
+    rounded = round_codes(ratio, uniforms, IS_INT8, STOCHASTIC)
+    tl.store(codes + row * cols + col, rounded.to(codes.dtype.element_ty), mask=inside)
+    place = first_col // BLOCK + tl.arange(0, ACROSS)
+    tl.store(scales + (first_row // BLOCK).to(tl.int64) * scale_columns + place, scale, mask=place < scale_columns)
