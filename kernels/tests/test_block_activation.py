@@ -99,11 +99,11 @@ def test_bad_input():
     x = operand(BlockInt8, (32, 64), 32, 1, torch.device("cpu"))
     with pytest.raises(ValueError, match="activation='relu'"):
         block_activation(x, activation="relu")
-    with pytest.raises(ValueError, match="up is BlockInt8 .* with blocks of 64, x is BlockInt8"):
+    with pytest.raises(ValueError, match=r"up is BlockInt8 .* with blocks of 64, x is BlockInt8"):
         block_activation(x, operand(BlockInt8, (32, 64), 64, 1, torch.device("cpu")))
     with pytest.raises(TypeError, match="x is a Tensor"):
         block_activation(torch.randn(4, 4))
-    with pytest.raises(ValueError, match="no row-major matrix"):
+    with pytest.raises(ValueError, match="are no row-major matrix"):
         block_activation(BlockInt8(x.codes.t().contiguous().t(), x.scales, 32))
     with pytest.raises(ValueError, match="rounding='none'"):
         block_activation_backward(x, x, rounding="none")

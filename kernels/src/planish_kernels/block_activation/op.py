@@ -117,9 +117,7 @@ def _check(name: str, operand: BlockScaled, like: BlockScaled) -> None:
             f"{type(like).__name__} {tuple(like.shape)} with blocks of {like.block}: they must agree"
         )
     if not operand.codes.is_contiguous() or not operand.scales.is_contiguous():
-        raise ValueError(
-            f"{name} has codes or scales that are no row-major matrix: call .apply(torch.Tensor.contiguous)"
-        )
+        raise ValueError(f"codes or scales of {name} are no row-major matrix: call .apply(torch.Tensor.contiguous)")
 
 
 def _check_activation(activation: str) -> None:
@@ -178,7 +176,7 @@ def block_activation_backward(
         x, up: what the forward pass took.
         activation: as there.
         rounding: of the gradients; ``"stochastic"`` keeps them unbiased.
-        seed, offset: as for ``block_quantize``. The gradient of ``up`` is drawn under ``offset + 1``: step offsets by 2.
+        seed, offset: as for ``block_quantize``. The gradient of ``up`` is drawn under ``offset + 1``: step by 2.
         impl: a backend by name, or ``"auto"``.
 
     Returns:

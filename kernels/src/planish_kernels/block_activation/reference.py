@@ -6,14 +6,8 @@ import torch
 from torch import Tensor
 
 from planish_kernels.block_quantize.reference import block_quantize_reference
+from planish_kernels.formats.block_scaled import decoded
 from planish_kernels.gated_activation.reference import activation_and_slope
-
-
-def decoded(codes: Tensor, scales: Tensor, block: int) -> Tensor:
-    """``codes * scales`` in float32, ``[rows, cols]``: exact."""
-    rows, cols = codes.shape
-    wide = scales.repeat_interleave(block, 0)[:rows].repeat_interleave(block, 1)[:, :cols]
-    return codes.to(torch.float32) * wide
 
 
 def block_activation_reference(

@@ -1,6 +1,6 @@
 """Tiles of scaled blocks inside Triton kernels: one row of blocks, a few side by side, read and written in registers.
 
-A tile is ``[BLOCK, BLOCK * ACROSS]``: rows of at least 128 contiguous bytes, and a scale is one value of a small vector.
+A tile is ``[BLOCK, BLOCK * ACROSS]``: rows of at least 128 contiguous bytes, scales in a small vector.
 """
 
 # mypy: disable-error-code="no-untyped-def"

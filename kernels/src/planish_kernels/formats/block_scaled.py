@@ -72,6 +72,11 @@ class BlockScaled(Format):
     def decode(self) -> Tensor:
         """``codes * scales`` in float32 (float64 for float64), where it is exact, then in ``dtype``."""
         compute = torch.float64 if self.decoded_dtype is torch.float64 else torch.float32
-        rows, cols = self.shape
-        scales = self.scales.repeat_interleave(self.block, 0)[:rows].repeat_interleave(self.block, 1)[:, :cols]
-        return (self.codes.to(compute) * scales.to(compute)).to(self.decoded_dtype)
+        return decoded(self.codes, self.scales, self.block, compute).to(self.decoded_dtype)
+
+
+def decoded(codes: Tensor, scales: Tensor, block: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """``codes * scales``, ``[rows, cols]`` in ``dtype``; exact in float32 and float64."""
+    rows, cols = codes.shape
+    wide = scales.repeat_interleave(block, 0)[:rows].repeat_interleave(block, 1)[:, :cols]
+    return codes.to(dtype) * wide.to(dtype)

@@ -1,4 +1,4 @@
-"""Activations and their slopes inside Triton kernels; ``reference.activation_and_slope`` has the same formulas in torch."""
+"""Activations and their slopes inside Triton kernels; in torch: ``reference.activation_and_slope``."""
 
 # mypy: disable-error-code="no-untyped-def"
 
