@@ -8,7 +8,7 @@ from typing import Any
 
 from planish.errors import ConfigError, did_you_mean
 
-from planish_egovid.policy.decide import measured
+from planish_egovid.policy.decision import measured
 from planish_egovid.policy.rule import Rule, Threshold
 
 

@@ -9,7 +9,7 @@ from planish.config import Config
 from planish.errors import ConfigError
 from planish.interfaces import Row
 
-from planish_egovid.policy.decide import measured
+from planish_egovid.policy.decision import measured
 from planish_egovid.policy.rule import Rule, Threshold
 
 

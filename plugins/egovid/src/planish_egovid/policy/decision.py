@@ -62,11 +62,9 @@ def _sentence(rule: Rule, meaning: str, value: float, side: str, bound: float) -
 
 def _told_apart(value: float, bound: float) -> tuple[str, str]:
     """Return both numbers with as few digits as tell them apart."""
-    for digits in (3, 5, 8):
-        shown, limit = f"{value:.{digits}g}", f"{bound:.{digits}g}"
-        if shown != limit and float(limit) == bound:
-            return shown, limit
-    return repr(value), repr(bound)
+    limit = f"{bound:g}" if float(f"{bound:g}") == bound else repr(bound)
+    shown = (f"{value:.{digits}g}" for digits in (3, 5, 8))
+    return next((text for text in shown if float(text) != bound), repr(value)), limit
 
 
 def _warn_unsettled(metric: str) -> None:
