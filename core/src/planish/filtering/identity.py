@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import packages_distributions, version
 from typing import Any
 
@@ -55,6 +56,7 @@ def params_hash(params: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+@cache
 def _origin(module: str) -> tuple[str, str]:
     """Return the distribution of a module and its version; empty strings for a module that no distribution brought."""
     names = packages_distributions().get(module.partition(".")[0], [])
