@@ -20,6 +20,7 @@ from planish.testing import (
 from samples.absmax import AbsMax
 from samples.activation_range import ActivationRange
 from samples.brightness import Brightness, write_ppm
+from samples.flicker import Flicker, flickering, write_stream
 from samples.magnitude import Magnitude
 from samples.one_by_one import OneByOne
 from samples.pixel_flow import PixelFlow
@@ -79,6 +80,20 @@ class BrightnessSuite(DataFilterContract):
             write_ppm(path, pixels)
             clips.append(Clip(id=f"clip-{number}", path=str(path)))
         return clips
+
+
+class FlickerSuite(DataFilterContract):
+    plugin = Flicker
+    installed = False
+    bad_options = ({"window_s": 0},)
+    thresholds: ClassVar = {"luminance.min": "stricter", "luminance.max": "looser", "flicker.max": "looser"}
+    unsettled: ClassVar = ({"luminance": {"max_quantile": 0.7}},)
+
+    def make_clips(self, folder: Path) -> list[Clip]:
+        levels = [(20, 30, 25, 20, 30), (120, 180, 60, 120), (200, 10, 190, 250, 10, 60), (250,)]
+        for number, some in enumerate(levels):
+            write_stream(folder / f"{number}.ppms", flickering(some))
+        return [clip for path in sorted(folder.glob("*.ppms")) for clip in Flicker().clips_of(path)]
 
 
 class TrainingFree(PixelFlow):

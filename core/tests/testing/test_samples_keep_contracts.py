@@ -31,6 +31,10 @@ class TestBrightness(suites.BrightnessSuite):
     pass
 
 
+class TestFlicker(suites.FlickerSuite):
+    pass
+
+
 class TestOneByOne(suites.OneByOneSuite):
     pass
 

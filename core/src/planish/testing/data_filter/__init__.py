@@ -1,0 +1,1 @@
+"""The clauses of a data filter's contract, by what they are about."""
