@@ -13,6 +13,7 @@ from planish_egovid.testing.encode import write_video
 from planish_egovid.testing.hand import Hand
 from planish_egovid.testing.head_motion import HeadMotion, Swing
 from planish_egovid.testing.imu import ImuRecording, simulate_imu
+from planish_egovid.testing.memory_view import view_of
 from planish_egovid.testing.room import Room
 from planish_egovid.testing.truth import ClipTruth
 
@@ -27,5 +28,6 @@ __all__ = [
     "Swing",
     "render_clip",
     "simulate_imu",
+    "view_of",
     "write_video",
 ]

@@ -1,0 +1,1 @@
+"""Whether a clip is one continuous shot whose frames are in order."""
