@@ -1,0 +1,1 @@
+"""Fusion of an inertial recording with what the picture says: clock, mounting, filter and smoother."""

@@ -1,0 +1,1 @@
+"""Inertial recordings: reading, repairing, and finding gravity in them."""

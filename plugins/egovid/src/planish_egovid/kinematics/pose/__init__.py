@@ -1,0 +1,1 @@
+"""Camera poses: rotations, conventions, two-view geometry, trajectories and their errors."""
