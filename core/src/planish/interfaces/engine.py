@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from planish.config import Config as PluginConfig
+from planish.errors import PluginError
 from planish.interfaces.data_filter import Clip, DataFilter, Row
 from planish.interfaces.plugin import Plugin
 
@@ -31,13 +32,24 @@ class FilterJob:
         return cls(f"{kind.__module__}:{kind.__qualname__}", data_filter.config.model_dump(mode="json"))
 
     def build(self) -> DataFilter:
-        """Import the class and create the filter."""
+        """Import the class and create the filter.
+
+        Raises:
+            PluginError: There is no such class in this process.
+            ConfigError: An option is unknown or out of bounds.
+        """
         import importlib
 
         module, _, attribute = self.target.partition(":")
-        found: Any = importlib.import_module(module)
-        for part in attribute.split("."):
-            found = getattr(found, part)
+        try:
+            found: Any = importlib.import_module(module)
+            for part in attribute.split("."):
+                found = getattr(found, part)
+        except (ImportError, AttributeError) as error:
+            raise PluginError(
+                f"the data filter {self.target} cannot be imported: {error}; install the package that holds it wherever "
+                "filters run, and define the class at module level"
+            ) from error
         made: DataFilter = found(dict(self.config))
         return made
 
