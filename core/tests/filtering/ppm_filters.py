@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import subprocess
 import sys
 import time
 from multiprocessing import parent_process
@@ -126,6 +127,10 @@ def indulge(clip: Clip) -> None:
         if parent_process() is not None:
             Path(argument, str(os.getpid())).touch()
             time.sleep(0.02)
+    elif vice == "start":
+        child = subprocess.Popen(["sleep", "60"])
+        Path(argument).write_text(str(child.pid))
+        child.wait()
     elif vice == "print":
         os.write(1, b"noise on stdout\n")
         os.write(2, b"noise on stderr\n")

@@ -3,7 +3,9 @@
 import logging
 import multiprocessing
 import os
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from planish.errors import DataError, WorkError
@@ -65,6 +67,17 @@ def test_a_clip_that_hangs_costs_one_row(clips):
     assert found.pop("01").error == "no result within 1.5 s"
     expected.pop("01")
     assert found == expected
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+def test_what_a_hanging_worker_has_started_ends_with_it(clips, tmp_path):
+    found = run(with_text(clips[:1], c00=f"start:{tmp_path / 'child'}"), timeout_s=0.5)
+    assert found["00"].error == "no result within 0.5 s"
+    stat = Path("/proc", (tmp_path / "child").read_text(), "stat")
+    deadline = time.monotonic() + 5
+    while stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z":
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_a_group_has_time_for_all_of_its_clips(clips):

@@ -24,7 +24,7 @@ def clips(pictures):
 
 @pytest.fixture
 def out(tmp_path):
-    return tmp_path / "out"
+    return tmp_path / "side=3" / "out"  # a path that data sets would take for a column
 
 
 @pytest.fixture(autouse=True)
@@ -174,6 +174,14 @@ def test_bookkeeping_says_where_a_row_comes_from(clips, out, pictures):
     assert row["scored_at"].tzinfo is not None
 
 
+def test_single_columns_can_be_read(clips, out):
+    score(clips, out)
+    store = ScoreStore.open(out)
+    assert store.table(["side", "clip_id"]).slice(0, 1).to_pylist() == [{"side": 4, "clip_id": "00"}]
+    with pytest.raises(DataError, match=r"no column 'sharpness'; columns: .*clip_id"):
+        store.table(["clip_id", "sharpness"])
+
+
 def test_shards_are_written_as_rows_come(clips, out, monkeypatch):
     seen = []
 
@@ -314,7 +322,7 @@ def test_a_value_that_cannot_be_stored_is_an_error_row(clips, out, monkeypatch):
 
 
 def test_a_folder_with_other_things_is_left_alone(clips, out):
-    out.mkdir()
+    out.mkdir(parents=True)
     (out / "thesis.tex").write_text("mine")
     with pytest.raises(ConfigError, match=r"holds files that 'planish filter' did not write \(thesis\.tex\)"):
         score_clips(Pictures(), clips, out, Recording())

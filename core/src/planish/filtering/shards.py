@@ -84,9 +84,8 @@ class ShardFolder:
                 left.unlink()
             for path in self._files():
                 try:
-                    _metadata(path)
-                    pq.read_table(path)
-                except (DataError, pa.ArrowException, OSError) as error:
+                    read_parquet(path)
+                except (pa.ArrowException, OSError) as error:
                     aside = path.with_name(f"{path.name}.damaged")
                     path.replace(aside)
                     damaged.append(aside)
@@ -152,7 +151,7 @@ class ShardFolder:
         tables = []
         for shard in shards:
             try:
-                tables.append(pq.read_table(shard.path, columns=columns).replace_schema_metadata(None))
+                tables.append(read_parquet(shard.path, columns).replace_schema_metadata(None))
             except FileNotFoundError:
                 raise
             except (pa.ArrowException, OSError) as error:
@@ -187,6 +186,13 @@ class ShardFolder:
     def _files(self, *, also_damaged: bool = False) -> list[Path]:
         pattern = "part-*.parquet*" if also_damaged else "part-*.parquet"
         return sorted(self.path.glob(pattern), key=_number)
+
+
+def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Return the columns of one Parquet file; those that it lacks are left out, and its path is not taken for data."""
+    with pq.ParquetFile(path) as file:
+        known = file.schema_arrow.names
+        return file.read(None if columns is None else [name for name in columns if name in known])
 
 
 def _latest(table: pa.Table) -> pa.Table:

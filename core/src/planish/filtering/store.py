@@ -21,7 +21,7 @@ from planish.filtering.identity import FilterIdentity
 from planish.filtering.row_schema import to_rows
 from planish.filtering.run_record import NAME as RUN
 from planish.filtering.run_record import RunRecord
-from planish.filtering.shards import ShardFolder
+from planish.filtering.shards import ShardFolder, read_parquet
 from planish.filtering.source import fingerprint, source_state
 from planish.interfaces.data_filter import Clip, DataFilter, Row
 
@@ -154,7 +154,7 @@ class ScoreStore:
     def _clips(self, columns: Sequence[str]) -> pa.Table:
         path = self.folder / CLIPS
         try:
-            return pq.read_table(path, columns=list(columns))
+            return read_parquet(path, columns)
         except FileNotFoundError:
             raise DataError(
                 f"{self.folder} has no {CLIPS}: its run was interrupted at the very start; run 'planish filter' again"
@@ -205,7 +205,7 @@ def _clip_table(clips: Sequence[Clip]) -> pa.Table:
         "start_s": [clip.start_s for clip in clips],
         "end_s": [clip.end_s for clip in clips],
         "text": [clip.text for clip in clips],
-        "extra": [json.dumps(dict(clip.extra), sort_keys=True, ensure_ascii=False) for clip in clips],
+        "extra": [json.dumps(dict(clip.extra), sort_keys=True, ensure_ascii=False, default=str) for clip in clips],
         "fingerprint": [fingerprint(clip, state) for clip, state in zip(clips, states, strict=True)],
         "source_size": [state.size for state in states],
         "source_mtime_ns": [state.mtime_ns for state in states],
