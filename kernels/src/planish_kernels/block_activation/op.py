@@ -10,7 +10,7 @@ from planish_kernels.block_activation.reference import (
     block_activation_reference,
 )
 from planish_kernels.block_quantize.op import ROUNDINGS
-from planish_kernels.formats.block_scaled import BlockScaled
+from planish_kernels.formats.block_scaled import BlockScaled, require_row_major
 from planish_kernels.gated_activation.op import ACTIVATIONS
 from planish_kernels.philox.scalar import as_scalar
 from planish_kernels.runtime.capability import cuda_capability, triton_runs_on
@@ -108,18 +108,6 @@ def _(
     return [torch.empty_like(tensor) for tensor in (one if up_codes is None else one * 2)]
 
 
-def _check(name: str, operand: BlockScaled, like: BlockScaled) -> None:
-    if not isinstance(operand, BlockScaled):
-        raise TypeError(f"{name} is a {type(operand).__name__}: encode it as BlockInt8 or BlockFloat8")
-    if type(operand) is not type(like) or operand.block != like.block or operand.shape != like.shape:
-        raise ValueError(
-            f"{name} is {type(operand).__name__} {tuple(operand.shape)} with blocks of {operand.block}, x is "
-            f"{type(like).__name__} {tuple(like.shape)} with blocks of {like.block}: they must agree"
-        )
-    if not operand.codes.is_contiguous() or not operand.scales.is_contiguous():
-        raise ValueError(f"codes or scales of {name} are no row-major matrix: call .apply(torch.Tensor.contiguous)")
-
-
 def _check_activation(activation: str) -> None:
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation={activation!r}, expected one of {', '.join(map(repr, ACTIVATIONS))}")
@@ -148,9 +136,9 @@ def block_activation(
     Source: Jetfire (arXiv 2403.12422), section 6, algorithm 2.
     """
     _check_activation(activation)
-    _check("x", x, x)
+    require_row_major("x", x)
     if up is not None:
-        _check("up", up, x)
+        require_row_major("up", up, x)
     codes, scales = _block_activation(
         x.codes, x.scales, None if up is None else up.codes, None if up is None else up.scales, x.block, activation,
         impl,
@@ -189,10 +177,10 @@ def block_activation_backward(
     _check_activation(activation)
     if rounding not in ROUNDINGS:
         raise ValueError(f"rounding={rounding!r}, expected one of {', '.join(map(repr, ROUNDINGS))}")
-    _check("x", x, x)
-    _check("grad_output", grad_output, x)
+    require_row_major("x", x)
+    require_row_major("grad_output", grad_output, x)
     if up is not None:
-        _check("up", up, x)
+        require_row_major("up", up, x)
     device = x.codes.device
     seed, offset = as_scalar("seed", seed, device), as_scalar("offset", offset, device)
     found = _block_activation_backward(

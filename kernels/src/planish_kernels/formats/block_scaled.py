@@ -80,3 +80,23 @@ def decoded(codes: Tensor, scales: Tensor, block: int, dtype: torch.dtype = torc
     rows, cols = codes.shape
     wide = scales.repeat_interleave(block, 0)[:rows].repeat_interleave(block, 1)[:, :cols]
     return codes.to(dtype) * wide.to(dtype)
+
+
+def require_row_major(name: str, operand: object, like: BlockScaled | None = None) -> None:
+    """Check what operators on scaled blocks take: row-major codes and scales, and two operands that agree.
+
+    Raises:
+        TypeError: the operand is no block-scaled format.
+        ValueError: it is transposed or strided, or differs from ``like`` in format, block or shape.
+    """
+    if not isinstance(operand, BlockScaled):
+        raise TypeError(f"{name} is a {type(operand).__name__}: encode it as BlockInt8 or BlockFloat8")
+    if like is not None and (
+        type(operand) is not type(like) or operand.block != like.block or operand.shape != like.shape
+    ):
+        raise ValueError(
+            f"{name} is {type(operand).__name__} {tuple(operand.shape)} with blocks of {operand.block}, x is "
+            f"{type(like).__name__} {tuple(like.shape)} with blocks of {like.block}: they must agree"
+        )
+    if not operand.codes.is_contiguous() or not operand.scales.is_contiguous():
+        raise ValueError(f"codes or scales of {name} are no row-major matrix: call .apply(torch.Tensor.contiguous)")

@@ -1,0 +1,348 @@
+"""Norms of block-scaled operands: sums over rows first, then tiles that are normalised and quantized in registers."""
+
+# mypy: disable-error-code="no-untyped-def,no-untyped-call"
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from planish_kernels.block_quantize.tile import blocks_across, largest_code, load_tile, store_tile
+
+ROWS = 8
+"""Rows of a program that sums over rows: few, so that a short batch fills a GPU; they lie in one row of blocks."""
+COLUMNS = 512
+
+
+@triton.jit
+def _load_rows(codes, scales, row, first_col, rows, cols, scale_columns, BLOCK: tl.constexpr, COLUMNS: tl.constexpr):
+    """Values ``[ROWS, COLUMNS]`` of rows that share a row of blocks, float32, and which of them exist."""
+    col = first_col + tl.arange(0, COLUMNS)
+    scale_row = (tl.min(row, 0) // BLOCK).to(tl.int64) * scale_columns
+    scale = tl.load(scales + scale_row + col // BLOCK, mask=col < cols, other=0.0)
+    inside = (row[:, None] < rows) & (col[None, :] < cols)
+    place = row[:, None].to(tl.int64) * cols + col[None, :]
+    return tl.load(codes + place, mask=inside, other=0.0).to(tl.float32) * scale[None, :], inside
+
+
+@triton.jit
+def _statistics_kernel(
+    codes,
+    scales,
+    statistics,
+    rows,
+    cols,
+    scale_columns,
+    eps,
+    IS_RMS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    mean = tl.zeros((ROWS,), dtype=tl.float32)
+    if not IS_RMS:
+        for first_col in range(0, cols, COLUMNS):
+            x, _ = _load_rows(codes, scales, row, first_col, rows, cols, scale_columns, BLOCK, COLUMNS)
+            mean += tl.sum(x, 1)
+        mean = mean / cols
+    squares = tl.zeros((ROWS,), dtype=tl.float32)
+    for first_col in range(0, cols, COLUMNS):
+        x, inside = _load_rows(codes, scales, row, first_col, rows, cols, scale_columns, BLOCK, COLUMNS)
+        away = tl.where(inside, x - mean[:, None], 0.0)
+        squares += tl.sum(away * away, 1)
+    tl.store(statistics + row, mean, mask=row < rows)
+    tl.store(statistics + rows + row, 1.0 / tl.sqrt_rn(squares / cols + eps), mask=row < rows)
+
+
+@triton.jit
+def _weights(weight, col, cols, HAS_WEIGHT: tl.constexpr):
+    if HAS_WEIGHT:
+        return tl.load(weight + col, mask=col < cols, other=0.0).to(tl.float32)
+    return tl.where(col < cols, 1.0, 0.0)
+
+
+@triton.jit
+def _row_values(statistics, row, rows):
+    mean = tl.load(statistics + row, mask=row < rows, other=0.0)
+    return mean, tl.load(statistics + rows + row, mask=row < rows, other=0.0)
+
+
+@triton.jit
+def _forward_kernel(
+    x_codes,
+    x_scales,
+    statistics,
+    weight,
+    bias,
+    codes,
+    scales,
+    rows,
+    cols,
+    scale_columns,
+    HAS_WEIGHT: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    ACROSS: tl.constexpr,
+    LARGEST: tl.constexpr,
+    IS_INT8: tl.constexpr,
+):
+    first_row = tl.program_id(1) * BLOCK
+    first_col = tl.program_id(0) * (BLOCK * ACROSS)
+    x = load_tile(x_codes, x_scales, first_row, first_col, rows, cols, scale_columns, BLOCK, ACROSS)
+    col = first_col + tl.arange(0, BLOCK * ACROSS)
+    mean, rstd = _row_values(statistics, first_row + tl.arange(0, BLOCK), rows)
+    out = (x - mean[:, None]) * rstd[:, None] * _weights(weight, col, cols, HAS_WEIGHT)[None, :]
+    if HAS_BIAS:
+        out += tl.load(bias + col, mask=col < cols, other=0.0).to(tl.float32)[None, :]
+    store_tile(
+        out,
+        codes,
+        scales,
+        codes,
+        codes,
+        first_row,
+        first_col,
+        rows,
+        cols,
+        scale_columns,
+        BLOCK,
+        ACROSS,
+        LARGEST,
+        IS_INT8,
+        False,
+    )
+
+
+@triton.jit
+def _backward_rows_kernel(
+    grad_codes,
+    grad_scales,
+    x_codes,
+    x_scales,
+    statistics,
+    weight,
+    means,
+    rows,
+    cols,
+    scale_columns,
+    IS_RMS: tl.constexpr,
+    HAS_WEIGHT: tl.constexpr,
+    BLOCK: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """``means`` [2, rows]: the means over a row of ``weight * grad`` and of ``weight * grad * normalised x``."""
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    mean, rstd = _row_values(statistics, row, rows)
+    level = tl.zeros((ROWS,), dtype=tl.float32)
+    along = tl.zeros((ROWS,), dtype=tl.float32)
+    for first_col in range(0, cols, COLUMNS):
+        grad, inside = _load_rows(grad_codes, grad_scales, row, first_col, rows, cols, scale_columns, BLOCK, COLUMNS)
+        x, _ = _load_rows(x_codes, x_scales, row, first_col, rows, cols, scale_columns, BLOCK, COLUMNS)
+        inner = grad * _weights(weight, first_col + tl.arange(0, COLUMNS), cols, HAS_WEIGHT)[None, :]
+        normal = (x - mean[:, None]) * rstd[:, None]
+        if not IS_RMS:
+            level += tl.sum(inner, 1)
+        along += tl.sum(tl.where(inside, inner * normal, 0.0), 1)
+    tl.store(means + row, level / cols, mask=row < rows)
+    tl.store(means + rows + row, along / cols, mask=row < rows)
+
+
+@triton.jit
+def _backward_kernel(
+    grad_codes,
+    grad_scales,
+    x_codes,
+    x_scales,
+    statistics,
+    means,
+    weight,
+    codes,
+    scales,
+    grad_weight,
+    grad_bias,
+    seed,
+    offset,
+    rows,
+    cols,
+    scale_columns,
+    HAS_WEIGHT: tl.constexpr,
+    BLOCK: tl.constexpr,
+    ACROSS: tl.constexpr,
+    LARGEST: tl.constexpr,
+    IS_INT8: tl.constexpr,
+    STOCHASTIC: tl.constexpr,
+):
+    """The gradient of ``x``, and one row of partial sums for weight and bias from each row of blocks."""
+    first_row = tl.program_id(1) * BLOCK
+    first_col = tl.program_id(0) * (BLOCK * ACROSS)
+    row = first_row + tl.arange(0, BLOCK)
+    col = first_col + tl.arange(0, BLOCK * ACROSS)
+    grad = load_tile(grad_codes, grad_scales, first_row, first_col, rows, cols, scale_columns, BLOCK, ACROSS)
+    x = load_tile(x_codes, x_scales, first_row, first_col, rows, cols, scale_columns, BLOCK, ACROSS)
+    mean, rstd = _row_values(statistics, row, rows)
+    level, along = _row_values(means, row, rows)
+    normal = (x - mean[:, None]) * rstd[:, None]
+    inner = grad * _weights(weight, col, cols, HAS_WEIGHT)[None, :]
+    place = tl.program_id(1).to(tl.int64) * cols + col
+    tl.store(grad_weight + place, tl.sum(grad * normal, 0), mask=col < cols)
+    tl.store(grad_bias + place, tl.sum(grad, 0), mask=col < cols)
+    store_tile(
+        rstd[:, None] * (inner - level[:, None] - normal * along[:, None]),
+        codes,
+        scales,
+        seed,
+        offset,
+        first_row,
+        first_col,
+        rows,
+        cols,
+        scale_columns,
+        BLOCK,
+        ACROSS,
+        LARGEST,
+        IS_INT8,
+        STOCHASTIC,
+    )
+
+
+def row_statistics_triton(
+    codes: Tensor, scales: Tensor, block: int, is_rms: bool, eps: float, *, num_warps: int = 4
+) -> Tensor:
+    """float32 ``[2, rows]``: mean and reciprocal deviation."""
+    rows, cols = codes.shape
+    statistics = torch.empty((2, rows), dtype=torch.float32, device=codes.device)
+    if codes.numel() == 0:
+        return statistics
+    with torch.cuda.device_of(codes):
+        _statistics_kernel[(triton.cdiv(rows, ROWS),)](
+            codes,
+            scales,
+            statistics,
+            rows,
+            cols,
+            scales.shape[1],
+            eps,
+            IS_RMS=is_rms,
+            BLOCK=block,
+            ROWS=ROWS,
+            COLUMNS=COLUMNS,
+            num_warps=num_warps,
+        )
+    return statistics
+
+
+def block_norm_triton(
+    x_codes: Tensor,
+    x_scales: Tensor,
+    block: int,
+    statistics: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    *,
+    num_warps: int = 4,
+) -> tuple[Tensor, Tensor]:
+    """Codes and scales of the norm."""
+    rows, cols = x_codes.shape
+    codes = torch.empty((rows, cols), dtype=x_codes.dtype, device=x_codes.device)
+    scales = torch.empty(x_scales.shape, dtype=torch.float32, device=x_codes.device)
+    if codes.numel() == 0:
+        return codes, scales
+    across = blocks_across(block)
+    with torch.cuda.device_of(x_codes):
+        _forward_kernel[(triton.cdiv(cols, block * across), triton.cdiv(rows, block))](
+            x_codes,
+            x_scales,
+            statistics,
+            statistics if weight is None else weight,
+            statistics if bias is None else bias,
+            codes,
+            scales,
+            rows,
+            cols,
+            scales.shape[1],
+            HAS_WEIGHT=weight is not None,
+            HAS_BIAS=bias is not None,
+            BLOCK=block,
+            ACROSS=across,
+            LARGEST=largest_code(x_codes.dtype),
+            IS_INT8=x_codes.dtype is torch.int8,
+            num_warps=num_warps,
+        )
+    return codes, scales
+
+
+def block_norm_backward_triton(
+    grad_codes: Tensor,
+    grad_scales: Tensor,
+    x_codes: Tensor,
+    x_scales: Tensor,
+    block: int,
+    statistics: Tensor,
+    weight: Tensor | None,
+    is_rms: bool,
+    stochastic: bool,
+    seed: Tensor,
+    offset: Tensor,
+    *,
+    num_warps: int = 4,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Codes and scales of the gradient of ``x``, float32 gradients of weight and bias."""
+    rows, cols = x_codes.shape
+    device = x_codes.device
+    codes = torch.empty((rows, cols), dtype=grad_codes.dtype, device=device)
+    scales = torch.empty(grad_scales.shape, dtype=torch.float32, device=device)
+    if codes.numel() == 0:
+        zeros = torch.zeros((cols,), dtype=torch.float32, device=device)
+        return codes, scales, zeros, zeros.clone()
+    means = torch.empty((2, rows), dtype=torch.float32, device=device)
+    partial = torch.empty((2, scales.shape[0], cols), dtype=torch.float32, device=device)
+    across = blocks_across(block)
+    with torch.cuda.device_of(x_codes):
+        _backward_rows_kernel[(triton.cdiv(rows, ROWS),)](
+            grad_codes,
+            grad_scales,
+            x_codes,
+            x_scales,
+            statistics,
+            statistics if weight is None else weight,
+            means,
+            rows,
+            cols,
+            scales.shape[1],
+            IS_RMS=is_rms,
+            HAS_WEIGHT=weight is not None,
+            BLOCK=block,
+            ROWS=ROWS,
+            COLUMNS=COLUMNS,
+            num_warps=num_warps,
+        )
+        _backward_kernel[(triton.cdiv(cols, block * across), triton.cdiv(rows, block))](
+            grad_codes,
+            grad_scales,
+            x_codes,
+            x_scales,
+            statistics,
+            means,
+            statistics if weight is None else weight,
+            codes,
+            scales,
+            partial[0],
+            partial[1],
+            seed,
+            offset,
+            rows,
+            cols,
+            scales.shape[1],
+            HAS_WEIGHT=weight is not None,
+            BLOCK=block,
+            ACROSS=across,
+            LARGEST=largest_code(grad_codes.dtype),
+            IS_INT8=grad_codes.dtype is torch.int8,
+            STOCHASTIC=stochastic,
+            num_warps=num_warps,
+        )
+    return codes, scales, partial[0].sum(0), partial[1].sum(0)
