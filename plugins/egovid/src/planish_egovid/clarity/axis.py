@@ -83,7 +83,7 @@ class ClarityAxis(Axis):
         Rule(
             metric="border_frac",
             column="border_frac",
-            default=Threshold(max=0.3),
+            default=Threshold(max=0.2),
             high="unclear: black borders",
             description="share of the frame that is black border",
         ),

@@ -121,6 +121,22 @@ class ConsistencyAxis(Axis):
             high="inconsistent: picture stands still",
             description="share of frames that repeat the one before",
         ),
+        Rule(
+            metric="frame_similarity",
+            column="frame_similarity",
+            default=Threshold(),
+            reduce="min",
+            low="inconsistent: colours change",
+            description="least overlap of colours with those of the first frame, 0 to 1; a head turn lowers it too",
+        ),
+        Rule(
+            metric="exposure_jump",
+            column="exposure_jump",
+            default=Threshold(),
+            high="inconsistent: brightness jumps",
+            unit="stops",
+            description="largest change of mean brightness from one frame to the next",
+        ),
     )
     config: ConsistencyConfig
 
