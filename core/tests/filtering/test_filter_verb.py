@@ -210,6 +210,16 @@ def test_what_is_typed_wrong_is_one_clear_line(cli, pictures, out, tmp_path, arg
     assert len(list(pictures.iterdir())) == 12
 
 
+def test_without_pyarrow_the_extra_is_named(run, monkeypatch, out):
+    monkeypatch.setattr("planish.cli.filter.find_spec", lambda name: None)
+    code, _, stderr = run()
+    assert code == 2
+    assert stderr == (
+        "error: planish filter needs pyarrow, which is not installed; run: pip install 'planish[filter]'\n"
+    )
+    assert not out.exists()
+
+
 def test_scores_of_another_metric_version_are_not_decided(run, cli, out, monkeypatch):
     run("--no-report")
     monkeypatch.setattr(Pictures, "metric_version", 7)

@@ -3,6 +3,7 @@
 import logging
 import multiprocessing
 import os
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -168,6 +169,18 @@ def test_workers_that_die_while_they_start_end_the_run(clips, monkeypatch):
     ):
         run(clips, workers=1)
     assert not multiprocessing.active_children()
+
+
+def test_workers_that_cannot_be_started_are_one_clear_error(clips, monkeypatch):
+    def refuse(self):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(multiprocessing.get_context("spawn").Process, "start", refuse)
+    with pytest.raises(WorkError, match="cannot start a worker: Resource temporarily unavailable; take fewer workers"):
+        run(clips)
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", lambda **keywords: refuse(None))
+    with pytest.raises(WorkError, match="cannot write to the temporary folder"):
+        run(clips)
 
 
 def test_cores_respect_affinity_and_quota(monkeypatch, tmp_path):

@@ -373,3 +373,18 @@ def test_unreadable_folders_are_part_of_the_summary(pictures, out):
     summary = score_clips(Pictures(), manifest, out, Recording())
     assert summary.unreadable == ["/secret (Permission denied)"]
     assert ScoreStore.open(out).run.unreadable == ["/secret (Permission denied)"]
+
+
+def test_the_whole_way_from_python(pictures, out):
+    import planish.filtering as filtering
+
+    assert [name for name in filtering.__all__ if not hasattr(filtering, name)] == []
+    with pytest.raises(AttributeError, match="no attribute 'score_all'"):
+        _ = filtering.score_all
+    pictures_filter = Pictures()
+    filtering.score_clips(pictures_filter, filtering.find_clips([pictures], pictures_filter), out, Recording())
+    store = filtering.ScoreStore.open(out)
+    assert (store.identity.filter, store.identity.distribution) == ("pictures", "")
+    funnel = filtering.decide_all(pictures_filter, store, filtering.read_policy(pictures_filter))
+    assert (funnel.clips, funnel.failed) == (12, 2)
+    assert filtering.write_report(out, pictures_filter).exists()

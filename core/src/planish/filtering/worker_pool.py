@@ -76,7 +76,7 @@ class WorkerPool:
         self._again: deque[_Group] = deque()
         self._said: set[tuple[str, str]] = set()
         self._slowest_s: float | None = None
-        self._failed_starts = 0
+        self._started = self._failed_starts = 0
 
     def run(self, groups: Iterable[Sequence[Clip]]) -> Iterator[list[Row]]:
         """Yield rows as they come. The workers end with the iterator, however it ends.
@@ -85,10 +85,10 @@ class WorkerPool:
             WorkError: Workers cannot start.
         """
         source = iter(groups)
-        with tempfile.TemporaryDirectory(prefix="planish-workers-", ignore_cleanup_errors=True) as folder:
+        with _temporary_folder() as folder:
             try:
                 while True:
-                    self._hand_out(source, Path(folder))
+                    self._hand_out(source, folder)
                     if not self._workers:
                         return
                     yield from self._collect()
@@ -152,9 +152,9 @@ class WorkerPool:
             pass
         yield from self._bury(worker)
 
-    def _bury(self, worker: _Worker) -> Iterator[list[Row]]:
+    def _bury(self, worker: _Worker, reason: str | None = None) -> Iterator[list[Row]]:
         """See to the group of a worker that has died."""
-        reason = _cause_of_death(worker)
+        reason = reason or _cause_of_death(worker)
         said = self._remove(worker)
         if worker.done:
             return
@@ -177,7 +177,7 @@ class WorkerPool:
         """End a worker that is too slow, and see to its group."""
         _kill(worker)
         if not worker.is_ready:
-            yield from self._bury(worker)
+            yield from self._bury(worker, f"a worker is not ready within {_START_S:g} s")
             return
         self._remove(worker)
         clips = worker.group.clips
@@ -199,19 +199,16 @@ class WorkerPool:
 
     def _start(self, group: _Group, folder: Path) -> _Worker:
         context = get_context("spawn")
-        ours, theirs = context.Pipe()
-        handle, output = tempfile.mkstemp(dir=folder, suffix=".log")
-        os.close(handle)
-        process = context.Process(target=work, args=(theirs, self._job, self._threads, output), daemon=True)
+        self._started += 1
+        output = folder / f"{self._started}.log"
         try:
-            with _environment({name: str(self._threads) for name in VARIABLES}), _without_interrupts():
+            ours, theirs = context.Pipe()
+            process = context.Process(target=work, args=(theirs, self._job, self._threads, str(output)), daemon=True)
+            with theirs, _environment({name: str(self._threads) for name in VARIABLES}), _without_interrupts():
                 process.start()
         except OSError as error:
-            ours.close()
             raise WorkError(f"cannot start a worker: {error.strerror or error}; take fewer workers") from error
-        finally:
-            theirs.close()
-        return _Worker(process, ours, Path(output), group)
+        return _Worker(process, ours, output, group)
 
     def _send(self, worker: _Worker) -> None:
         with suppress(OSError):  # a worker that has died is met when its end of the pipe is read
@@ -279,6 +276,19 @@ def _build_error(name: str, kind: str, message: str) -> PlanishError:
     if isinstance(known, type) and issubclass(known, PlanishError):
         return known(message)
     return WorkError(f"{name} cannot be created in a worker: {kind}: {message}")
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    """Give a folder for what workers print."""
+    try:
+        made = tempfile.TemporaryDirectory(prefix="planish-workers-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise WorkError(
+            f"cannot write to the temporary folder: {error.strerror or error}; free space or set TMPDIR to another"
+        ) from error
+    with made as name:
+        yield Path(name)
 
 
 @contextmanager
