@@ -75,6 +75,7 @@ DELETED = {
     "language-model": "build",
     "video-model": "loss",
     "data-filter": "decide",
+    "filter-engine": "run",
 }
 
 

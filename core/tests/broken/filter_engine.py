@@ -72,10 +72,10 @@ class LosesTheGroup(OneByOne):
 class HasAllTheTime(OneByOne):
     def worker(self, job):
         class Patient(Worker):
-            def ask(self, clip, timeout_s):
-                return super().ask(clip, 60.0)
+            def score(self, clip, timeout_s):
+                return super().score(clip, 60.0)
 
-        return Patient(job, self.context)
+        return Patient(job)
 
 
 class BlamesTheClips(OneByOne):

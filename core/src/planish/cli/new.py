@@ -30,6 +30,7 @@ KINDS = {
     "language-model": ("planish_register_language_models", "A small GPT with learned positions"),
     "video-model": ("planish_register_video_models", "Per-pixel flow matching under a prompt and a camera path"),
     "data-filter": ("planish_register_data_filters", "Luminance and size of PPM pictures"),
+    "filter-engine": ("planish_register_filter_engines", "One worker that scores clip after clip"),
 }
 """Kind, as it is typed -> its hook, and what the generated implementation does."""
 

@@ -47,7 +47,7 @@ class FilterJob:
                 found = getattr(found, part)
         except (ImportError, AttributeError) as error:
             raise PluginError(
-                f"the data filter {self.target} cannot be imported: {error}; install the package that holds it wherever "
+                f"the data filter {self.target} cannot be imported: {error}; install its package wherever "
                 "filters run, and define the class at module level"
             ) from error
         made: DataFilter = found(dict(self.config))
