@@ -42,13 +42,17 @@ class FlowBackend(Protocol):
         ...
 
 
-def raft_backend(config: RaftConfig) -> FlowBackend:
+def raft_backend(config: RaftConfig, *, keeps_padding: bool = False) -> FlowBackend:
     """Return RAFT on the device that ``config`` names.
+
+    Args:
+        config: Model, weights, device.
+        keeps_padding: Whether the flow of pixels that were padded to multiples of 8 is given as well.
 
     Raises:
         UnsupportedError: torchvision is not installed, the weights cannot be had, or the device is not there.
     """
     require("torchvision", "raft")
     module = import_module("planish_egovid.flow.raft")
-    backend: FlowBackend = module.RaftFlow(config)
+    backend: FlowBackend = module.RaftFlow(config, keeps_padding=keeps_padding)
     return backend

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planish_egovid.flow.one_thread import one_thread
+from planish_egovid.flow.pixel_grid import inside, pixel_grid
 from planish_egovid.flow.prewarp import keeps_orientation
 
 POINTS_PX = 16
@@ -14,6 +15,14 @@ POINTS_PX = 16
 FEWEST_POINTS = 24
 AGREE_PX = 3.0
 """How far a vector may be from the homography to count as agreeing, in pixels of the analysed picture."""
+EDGE_PX = 32
+"""Near the picture's edge flow is not looked at: a patch of 8 px at a quarter of the size, half outside, moves too
+little, there and back alike."""
+
+
+def edge_px(height: int, width: int) -> float:
+    """Return the width of the edge that is not looked at, in pixels; less in small pictures."""
+    return min(EDGE_PX, height / 8, width / 8)
 
 
 def dominant_homography(
@@ -33,7 +42,11 @@ def dominant_homography(
         None if there are too few trusted vectors, or if they agree on nothing that a camera could do.
     """
     step = max(1, POINTS_PX // grid)
-    rows, columns = np.nonzero(trusted[::step, ::step])
+    points = pixel_grid(*shape, grid)[::step, ::step]
+    margin = edge_px(*shape)
+    looked_at = trusted[::step, ::step] & inside(points, *shape, margin)
+    looked_at &= inside(points + flow[::step, ::step], *shape, margin)
+    rows, columns = np.nonzero(looked_at)
     if len(rows) < FEWEST_POINTS:
         return None
     rows, columns = rows * step, columns * step

@@ -17,7 +17,15 @@ def pixel_grid(height: int, width: int, grid: int = 1) -> NDArray[np.float32]:
     return points
 
 
-def inside(points: NDArray[np.float32], height: int, width: int) -> NDArray[np.bool_]:
-    """Return bool [...]: which (x, y) of float32 [..., 2] lie on the picture, pixel centres at whole numbers."""
+def inside(points: NDArray[np.float32], height: int, width: int, margin: float = 0.0) -> NDArray[np.bool_]:
+    """Return bool [...]: which (x, y) of float32 [..., 2] lie on the picture, pixel centres at whole numbers.
+
+    Args:
+        points: float32 [..., 2].
+        height: Pixels.
+        width: Pixels.
+        margin: Pixels along the edges that count as outside.
+    """
     x, y = points[..., 0], points[..., 1]
-    return np.asarray((x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1), np.bool_)
+    right, bottom = width - 1 - margin, height - 1 - margin
+    return np.asarray((x >= margin) & (x <= right) & (y >= margin) & (y <= bottom), np.bool_)

@@ -13,6 +13,7 @@ from planish.interfaces import Clip, Illustration, Row, Stage
 from planish_egovid.axis import Axis
 from planish_egovid.flow.chain import LongFlow, long_flows
 from planish_egovid.flow.track import FlowTrack, flow_requests, flow_track, sampled_times, track_of
+from planish_egovid.model.source import require
 from planish_egovid.motion.columns import MotionColumns
 from planish_egovid.motion.config import MotionConfig
 from planish_egovid.motion.gauge import Gauge, PairMotion, summarised
@@ -75,9 +76,14 @@ class MotionAxis(Axis):
         return {**summarised(pairs), "motion_backend": backend}
 
     def stage(self) -> Stage | None:
-        """Return the stage that runs RAFT, or None with DIS."""
+        """Return the stage that runs RAFT, or None with DIS.
+
+        Raises:
+            UnsupportedError: torchvision is not installed, or the device is not there.
+        """
         if self.config.backend == "dis":
             return None
+        require("torchvision", "raft")
         return Stage("raft", FlowStage(self.config), batch_size=8, **self.config.raft.resources())
 
     def illustrate(self, view: ClipView, row: Row) -> list[Illustration]:

@@ -18,7 +18,6 @@ from planish_egovid.video.view import ClipView
 
 FRAMES = "motion.frames"
 TIMES = "motion.times_s"
-PICTURE = "motion.picture"
 GRID = 2
 """Every second vector of every second row is measured, as with DIS."""
 
@@ -28,7 +27,6 @@ def packed(view: ClipView, frames: Frames) -> None:
     shown = distinct(frames.times_s)
     view.payload[FRAMES] = frames.images[shown]
     view.payload[TIMES] = frames.times_s[shown]
-    view.payload[PICTURE] = np.array([view.video.height, view.video.width, frames.scale], np.float64)
 
 
 class FlowStage:
@@ -42,27 +40,35 @@ class FlowStage:
             backend: What finds the flow, instead of RAFT under ``config.raft``.
         """
         self._config = config
-        self._backend = backend
+        self._given = backend
+        self._loaded: FlowBackend | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave a loaded model behind: each process loads its own."""
+        return {**self.__dict__, "_loaded": None}
 
     def __call__(self, works: list[ClipWork]) -> list[ClipWork]:
         """Measure the clips that have frames; the others pass."""
         ready = [work for work in works if work.error is None and FRAMES in work.payload]
         if not ready:
             return works
-        if self._backend is None:
-            self._backend = raft_backend(self._config.raft)
-        flows = self._backend.flows([work.payload.pop(FRAMES) for work in ready])
+        backend = self._given or self._loaded
+        if backend is None:
+            official = self._config.compat == "official"
+            self._loaded = backend = raft_backend(self._config.raft, keeps_padding=official)
+        flows = backend.flows([work.payload.pop(FRAMES) for work in ready])
         for work, flow in zip(ready, flows, strict=True):
             work.values.update(self._columns(work, flow))
-            work.values["motion_backend"] = self._backend.name
+            work.values["motion_backend"] = backend.name
         return works
 
     def _columns(self, work: ClipWork, flow: np.ndarray) -> dict[str, Any]:
         intervals = np.diff(work.payload.pop(TIMES))
-        height, width, scale = work.payload.pop(PICTURE)
+        height, width = flow.shape[1:3]
+        # The flow's own sides: if official, they have the padding that counts.
         official = self._config.compat == "official"
-        gauge = Gauge(int(height), int(width), float(scale), self._config.stride_s, grid=GRID, official=official)
-        shape = flow.shape[1], flow.shape[2]
+        gauge = Gauge(height, width, 1.0, self._config.stride_s, grid=GRID, official=official)
+        shape = height, width
         pairs = []
         for one, interval in zip(flow[:, ::GRID, ::GRID], intervals, strict=True):
             stays = inside(pixel_grid(*shape, GRID) + one, *shape)

@@ -1,0 +1,29 @@
+"""The benchmark of flow accuracy gives rows that say what the tests assert."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from planish.benchmark.schema import collect
+from planish_egovid.benchmark.flow_accuracy import rows
+
+
+@pytest.fixture(scope="module")
+def found() -> list:
+    return rows(presets=("fast",), seconds=1.2)
+
+
+def test_rows_compare_chaining_with_its_alternatives(found: list) -> None:
+    result = collect("egovid-flow", found, oracle_passed=True)
+    assert {row.metric for row in result.rows} == {"endpoint error", "magnitude error", "time"}
+    assert len({(row.case, row.metric) for row in result.rows}) == len(result.rows) == 2 * 2 * 3
+    assert all(set(row.peers) == {"plain", "prewarp"} for row in result.rows)
+    assert all(np.isfinite(row.ours.median) for row in result.rows)
+
+
+def test_at_stride_8_chaining_is_nearer_to_the_truth_over_all_pixels(found: list) -> None:
+    long = [row.extra for row in found if row.metric == "magnitude error" and row.case.endswith("stride 8")]
+    assert len(long) == 2
+    for extra in long:
+        assert abs(extra["chain"]["clip_all_pct"]) < 0.5 * abs(extra["plain"]["clip_all_pct"])
+        assert extra["chain"]["worst_pair_visible_pct"] < 2.0
