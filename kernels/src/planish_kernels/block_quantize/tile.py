@@ -71,6 +71,59 @@ def load_tile(
 
 
 @triton.jit
+def quantized(
+    values,
+    seed,
+    offset,
+    first_row,
+    first_col,
+    rows,
+    cols,
+    BLOCK: tl.constexpr,
+    ACROSS: tl.constexpr,
+    LARGEST: tl.constexpr,
+    IS_INT8: tl.constexpr,
+    STOCHASTIC: tl.constexpr,
+):
+    """Quantize a float32 tile: codes as ``round_codes`` gives them, scales ``[ACROSS]``, scales spread over columns."""
+    row = first_row + tl.arange(0, BLOCK)[:, None]
+    col = first_col + tl.arange(0, BLOCK * ACROSS)[None, :]
+    values = tl.where((row < rows) & (col < cols), values, 0.0)
+    # A comparison drops NaN: count it as infinite, so that its block shows it.
+    magnitude = tl.where(values == values, tl.abs(values), float("inf"))
+    largest = tl.max(tl.reshape(tl.max(magnitude, 0), (ACROSS, BLOCK)), 1)
+    scale = block_scale(largest, LARGEST)
+    wide = tl.reshape(tl.broadcast_to(scale[:, None], (ACROSS, BLOCK)), (1, BLOCK * ACROSS))
+    ratio = tl.where(wide == wide, tl.div_rn(values, tl.broadcast_to(wide, values.shape)), 0.0)
+    uniforms = ratio
+    if STOCHASTIC:
+        uniforms = tile_uniforms(tl.load(seed), tl.load(offset), first_row, first_col, rows, BLOCK, BLOCK * ACROSS)
+    return round_codes(ratio, uniforms, IS_INT8, STOCHASTIC), scale, wide
+
+
+@triton.jit
+def store_quantized(
+    rounded,
+    scale,
+    codes,
+    scales,
+    first_row,
+    first_col,
+    rows,
+    cols,
+    scale_columns,
+    BLOCK: tl.constexpr,
+    ACROSS: tl.constexpr,
+):
+    """Write what ``quantized`` gave: contiguous codes ``[rows, cols]``, and scales."""
+    row = first_row.to(tl.int64) + tl.arange(0, BLOCK)[:, None]
+    col = first_col.to(tl.int64) + tl.arange(0, BLOCK * ACROSS)[None, :]
+    tl.store(codes + row * cols + col, rounded.to(codes.dtype.element_ty), mask=(row < rows) & (col < cols))
+    place = first_col // BLOCK + tl.arange(0, ACROSS)
+    tl.store(scales + (first_row // BLOCK).to(tl.int64) * scale_columns + place, scale, mask=place < scale_columns)
+
+
+@triton.jit
 def store_tile(
     values,
     codes,
@@ -88,23 +141,8 @@ def store_tile(
     IS_INT8: tl.constexpr,
     STOCHASTIC: tl.constexpr,
 ):
-    """Quantize a float32 tile and write its codes (contiguous ``[rows, cols]``) and scales."""
-    row = first_row.to(tl.int64) + tl.arange(0, BLOCK)[:, None]
-    col = first_col.to(tl.int64) + tl.arange(0, BLOCK * ACROSS)[None, :]
-    inside = (row < rows) & (col < cols)
-    values = tl.where(inside, values, 0.0)
-    # A comparison drops NaN: count it as infinite, so that its block shows it.
-    magnitude = tl.where(values == values, tl.abs(values), float("inf"))
-    largest = tl.max(tl.reshape(tl.max(magnitude, 0), (ACROSS, BLOCK)), 1)
-    scale = block_scale(largest, LARGEST)
-    wide = tl.broadcast_to(
-        tl.reshape(tl.broadcast_to(scale[:, None], (ACROSS, BLOCK)), (1, BLOCK * ACROSS)), values.shape
+    """Quantize a float32 tile and write its codes and scales."""
+    rounded, scale, _ = quantized(
+        values, seed, offset, first_row, first_col, rows, cols, BLOCK, ACROSS, LARGEST, IS_INT8, STOCHASTIC
     )
-    ratio = tl.where(wide == wide, tl.div_rn(values, wide), 0.0)
-    uniforms = ratio
-    if STOCHASTIC:
-        uniforms = tile_uniforms(tl.load(seed), tl.load(offset), first_row, first_col, rows, BLOCK, BLOCK * ACROSS)
-    rounded = round_codes(ratio, uniforms, IS_INT8, STOCHASTIC)
-    tl.store(codes + row * cols + col, rounded.to(codes.dtype.element_ty), mask=inside)
-    place = first_col // BLOCK + tl.arange(0, ACROSS)
-    tl.store(scales + (first_row // BLOCK).to(tl.int64) * scale_columns + place, scale, mask=place < scale_columns)
+    store_quantized(rounded, scale, codes, scales, first_row, first_col, rows, cols, scale_columns, BLOCK, ACROSS)

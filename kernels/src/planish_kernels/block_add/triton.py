@@ -1,0 +1,169 @@
+"""Residual sums: one pass that adds, quantizes, and keeps a mean and a spread of each row of each tile."""
+
+# mypy: disable-error-code="no-untyped-def,no-untyped-call"
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from planish_kernels.block_quantize.tile import blocks_across, largest_code, load_tile, quantized, store_quantized
+
+
+@triton.jit
+def _add_kernel(
+    residual,
+    branch_codes,
+    branch_scales,
+    total,
+    codes,
+    scales,
+    tile_means,
+    tile_squares,
+    seed,
+    offset,
+    rows,
+    cols,
+    residual_stride_row,
+    residual_stride_col,
+    scale_columns,
+    IS_RMS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    ACROSS: tl.constexpr,
+    LARGEST: tl.constexpr,
+    IS_INT8: tl.constexpr,
+    STOCHASTIC: tl.constexpr,
+):
+    first_row = tl.program_id(1) * BLOCK
+    first_col = tl.program_id(0) * (BLOCK * ACROSS)
+    row = first_row.to(tl.int64) + tl.arange(0, BLOCK)[:, None]
+    col = first_col.to(tl.int64) + tl.arange(0, BLOCK * ACROSS)[None, :]
+    inside = (row < rows) & (col < cols)
+    branch = load_tile(branch_codes, branch_scales, first_row, first_col, rows, cols, scale_columns, BLOCK, ACROSS)
+    before = tl.load(residual + row * residual_stride_row + col * residual_stride_col, mask=inside, other=0.0)
+    summed = (before.to(tl.float32) + branch).to(total.dtype.element_ty)
+    tl.store(total + row * cols + col, summed, mask=inside)
+    rounded, scale, wide = quantized(
+        summed.to(tl.float32),
+        seed,
+        offset,
+        first_row,
+        first_col,
+        rows,
+        cols,
+        BLOCK,
+        ACROSS,
+        LARGEST,
+        IS_INT8,
+        STOCHASTIC,
+    )
+    store_quantized(rounded, scale, codes, scales, first_row, first_col, rows, cols, scale_columns, BLOCK, ACROSS)
+    # Statistics are those of what the norm will read.
+    value = tl.where(inside, rounded.to(tl.float32) * wide, 0.0)
+    count = tl.minimum(cols - first_col, BLOCK * ACROSS).to(tl.float32)
+    mean = tl.sum(value, 1) / count
+    if IS_RMS:
+        mean = mean * 0.0
+    away = tl.where(inside, value - mean[:, None], 0.0)
+    place = tl.program_id(0).to(tl.int64) * rows + first_row + tl.arange(0, BLOCK)
+    within = first_row + tl.arange(0, BLOCK) < rows
+    tl.store(tile_means + place, mean, mask=within)
+    tl.store(tile_squares + place, tl.sum(away * away, 1), mask=within)
+
+
+@triton.jit
+def _combine_kernel(
+    tile_means,
+    tile_squares,
+    statistics,
+    rows,
+    cols,
+    tiles,
+    eps,
+    IS_RMS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    ROWS: tl.constexpr,
+):
+    """Mean and spread of each row from those of its tiles: the spread within tiles, and that of their means."""
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    mean = tl.zeros((ROWS,), dtype=tl.float32)
+    if not IS_RMS:
+        for tile in range(tiles):
+            count = tl.minimum(cols - tile * WIDTH, WIDTH).to(tl.float32)
+            mean += count * tl.load(tile_means + tile * rows + row, mask=row < rows, other=0.0)
+        mean = mean / cols
+    squares = tl.zeros((ROWS,), dtype=tl.float32)
+    for tile in range(tiles):
+        count = tl.minimum(cols - tile * WIDTH, WIDTH).to(tl.float32)
+        away = tl.load(tile_means + tile * rows + row, mask=row < rows, other=0.0) - mean
+        squares += tl.load(tile_squares + tile * rows + row, mask=row < rows, other=0.0) + count * away * away
+    tl.store(statistics + row, mean, mask=row < rows)
+    tl.store(statistics + rows + row, 1.0 / tl.sqrt_rn(squares / cols + eps), mask=row < rows)
+
+
+def block_add_triton(
+    residual: Tensor,
+    branch_codes: Tensor,
+    branch_scales: Tensor,
+    block: int,
+    is_rms: bool,
+    eps: float,
+    stochastic: bool,
+    seed: Tensor,
+    offset: Tensor,
+    *,
+    num_warps: int = 4,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The sum, its codes and scales, and the statistics of the latter."""
+    rows, cols = branch_codes.shape
+    device = branch_codes.device
+    total = torch.empty((rows, cols), dtype=residual.dtype, device=device)
+    codes = torch.empty((rows, cols), dtype=branch_codes.dtype, device=device)
+    scales = torch.empty(branch_scales.shape, dtype=torch.float32, device=device)
+    statistics = torch.empty((2, rows), dtype=torch.float32, device=device)
+    if codes.numel() == 0:
+        return total, codes, scales, statistics
+    across = blocks_across(block)
+    tiles = triton.cdiv(cols, block * across)
+    tile_means = torch.empty((tiles, rows), dtype=torch.float32, device=device)
+    tile_squares = torch.empty((tiles, rows), dtype=torch.float32, device=device)
+    with torch.cuda.device_of(branch_codes):
+        _add_kernel[(tiles, triton.cdiv(rows, block))](
+            residual,
+            branch_codes,
+            branch_scales,
+            total,
+            codes,
+            scales,
+            tile_means,
+            tile_squares,
+            seed,
+            offset,
+            rows,
+            cols,
+            *residual.stride(),
+            scales.shape[1],
+            IS_RMS=is_rms,
+            BLOCK=block,
+            ACROSS=across,
+            LARGEST=largest_code(codes.dtype),
+            IS_INT8=codes.dtype is torch.int8,
+            STOCHASTIC=stochastic,
+            num_warps=num_warps,
+        )
+        _combine_kernel[(triton.cdiv(rows, 128),)](
+            tile_means,
+            tile_squares,
+            statistics,
+            rows,
+            cols,
+            tiles,
+            eps,
+            IS_RMS=is_rms,
+            WIDTH=block * across,
+            ROWS=128,
+            num_warps=num_warps,
+        )
+    return total, codes, scales, statistics
