@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -11,8 +12,10 @@ from planish import ConfigError, DataError
 from planish.interfaces import AttentionSpec
 from planish.targets import tied_parameters
 from planish.testing.attention_contract import oracle
+from planish.testing.child_processes import child_processes, left_running
 from planish.testing.clause import refusal
 from planish.testing.comparison import difference, relative_error
+from planish.testing.picture import picture_fault
 from planish.testing.snapshot import Snapshot
 from planish.testing.tiny_transformer import TinyTransformer, token_batches
 from samples.suites import MagnitudeSuite
@@ -115,3 +118,46 @@ def test_import_without_pytest_names_the_extra():
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.strip().endswith("planish.testing needs pytest; run: pip install 'planish[testing]'")
+
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(8) + b"IEND\xaeB`\x82"
+SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="2" height="2"/>'
+
+
+@pytest.mark.parametrize(
+    ("data", "media_type", "fault"),
+    [
+        (PNG, "image/png", ""),
+        (b"\xff\xd8\xff\xe0 jfif \xff\xd9", "image/jpeg", ""),
+        (b"GIF89a ;", "image/gif", ""),
+        (b"RIFF\x04\x00\x00\x00WEBP", "image/webp", ""),
+        (SVG, "image/svg+xml", ""),
+        (PNG, "image/jpeg", "is no whole image/jpeg"),
+        (PNG[:-1], "image/png", "is no whole image/png"),
+        (b"RIFF\x05\x00\x00\x00WEBP", "image/webp", "is no whole image/webp"),
+        (SVG[:-1], "image/svg+xml", "is no SVG"),
+        (b"<svg/>", "image/svg+xml", "is no SVG: its root is 'svg'"),
+        (b"", "image/png", "is empty"),
+        ("text", "image/png", "holds str instead of bytes"),
+        (b"RIFF", "audio/wav", "a page shows"),
+    ],
+)
+def test_picture_fault(data, media_type, fault):
+    found = picture_fault(data, media_type)
+    assert fault in found
+    assert bool(found) is bool(fault)
+
+
+def test_child_processes_are_found_and_waited_for():
+    before = child_processes()
+    program = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(0.6)'])"
+    with subprocess.Popen([sys.executable, "-c", program]) as started:
+        deadline = time.monotonic() + 10
+        while len(new := {n: c for n, c in child_processes().items() if n not in before}) < 2:
+            assert time.monotonic() < deadline, new
+            time.sleep(0.01)
+        assert started.pid in new
+        assert any(command.endswith("import time; time.sleep(0.6)") for command in new.values())
+        assert len(left_running(before, expected=(), patience_s=0)) >= 1
+        assert left_running(before, expected=("time.sleep",), patience_s=0) == []
+        assert left_running(before, expected=(), patience_s=20) == []
