@@ -103,7 +103,7 @@ def block_add(
         ValueError, TypeError: arguments that do not fit each other.
         KernelUnavailable: the backend named by ``impl`` cannot do this.
 
-    Source: Jetfire (arXiv 2403.12422), section 6: the Add operator, with a full-precision residual beside the INT8 copy.
+    Source: Jetfire (arXiv 2403.12422), section 6: the Add operator, with a full-precision stream beside the INT8 copy.
     """
     if kind not in KINDS:
         raise ValueError(f"kind={kind!r}, expected one of {', '.join(map(repr, KINDS))}")
