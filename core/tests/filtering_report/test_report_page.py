@@ -189,6 +189,7 @@ def test_page_of_a_filter_without_rule_names_bounds_or_pictures(tmp_path):
     assert "Not drawn: side (16 everywhere)" in shown
     assert "<img" not in text
     assert "every clip was scored" in shown
+    assert 'id="overlap"' not in text  # a clip has one reason
 
 
 def test_page_where_nothing_could_be_scored(tmp_path):

@@ -220,9 +220,12 @@ def _bars(funnel: Funnel) -> list[_Bar]:
 
 
 def _overlap(funnel: Funnel) -> list[tuple[str, list[tuple[str, int, int, str]]]]:
-    """Return (rule, [(other rule, clips that both reject, depth of the colour in percent, in words)])."""
+    """Return (rule, [(other rule, clips that both reject, depth of the colour in percent, in words)]).
+
+    Reasons of rules without names do not overlap: a clip has one.
+    """
     lines = []
-    for one, counts in funnel.overlap.items():
+    for one, counts in funnel.overlap.items() if funnel.named else ():
         cells = []
         for other, both in counts.items():
             part = both / max(1, counts[one])
