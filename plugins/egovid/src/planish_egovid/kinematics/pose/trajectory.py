@@ -86,14 +86,14 @@ class Trajectory:
     def rebased(self) -> Trajectory:
         """Return the poses relative to the first one, which becomes the identity."""
         c2w = self.to(PoseConvention.CAMERA_TO_WORLD)
-        moved = inverse(c2w.matrices[:1]) @ c2w.matrices
-        moved[0] = np.where(np.isfinite(moved[0]), np.eye(4), moved[0])
+        moved = product(inverse(c2w.matrices[:1]), c2w.matrices)
+        moved[0, :3, :3] = np.eye(3)
         return replace(c2w, matrices=moved).to(self.convention)
 
     def transformed(self, rigid: Array) -> Trajectory:
         """Return the poses in another world frame, ``rigid`` [4, 4] mapping old world points to new ones."""
         c2w = self.to(PoseConvention.CAMERA_TO_WORLD)
-        return replace(c2w, matrices=np.asarray(rigid, np.float64) @ c2w.matrices).to(self.convention)
+        return replace(c2w, matrices=product(np.asarray(rigid, np.float64), c2w.matrices)).to(self.convention)
 
     def scaled(self, factor: float, *, is_metric: bool) -> Trajectory:
         """Return the poses with all lengths multiplied by ``factor`` > 0."""
@@ -106,7 +106,7 @@ class Trajectory:
     def relative(self, step: int = 1) -> Array:
         """Return the motions [F - step, 4, 4] that map points of camera i to camera i + step."""
         w2c = self.to(PoseConvention.WORLD_TO_CAMERA).matrices
-        return w2c[step:] @ inverse(w2c[:-step])
+        return product(w2c[step:], inverse(w2c[:-step]))
 
     def path_length(self) -> float | None:
         """Return the length of the camera centre's path in the trajectory's unit, or None where it is unknown."""
@@ -131,6 +131,12 @@ def inverse(matrices: Array) -> Array:
     m = np.asarray(matrices, np.float64)
     transposed = np.swapaxes(m[..., :3, :3], -1, -2)
     return compose(transposed, -np.einsum("...ij,...j->...i", transposed, m[..., :3, 3]))
+
+
+def product(a: Array, b: Array) -> Array:
+    """Return the products of rigid 4x4 matrices; an unknown (NaN) translation leaves the rotation known."""
+    turned = np.einsum("...ij,...j->...i", a[..., :3, :3], b[..., :3, 3])
+    return compose(a[..., :3, :3] @ b[..., :3, :3], turned + a[..., :3, 3])
 
 
 def check_poses(matrices: Array, *, frames: int | None = None) -> None:

@@ -12,7 +12,7 @@ from planish_egovid.kinematics.errors import PoseError
 from planish_egovid.kinematics.pose.alignment import align
 from planish_egovid.kinematics.pose.interpolation import interpolate
 from planish_egovid.kinematics.pose.rotation import angle_deg
-from planish_egovid.kinematics.pose.trajectory import PoseConvention, Trajectory, inverse
+from planish_egovid.kinematics.pose.trajectory import PoseConvention, Trajectory, inverse, product
 
 Array = NDArray[np.float64]
 
@@ -81,5 +81,5 @@ def relative_errors(estimate: Trajectory, reference: Trajectory, *, step: int = 
     """
     if len(estimate) != len(reference) or len(estimate) <= step:
         raise PoseError(f"{len(estimate)} poses against {len(reference)} with a step of {step}; nothing to compare")
-    difference = inverse(reference.relative(step)) @ estimate.relative(step)
+    difference = product(inverse(reference.relative(step)), estimate.relative(step))
     return PoseErrors(np.linalg.norm(difference[:, :3, 3], axis=1), angle_deg(difference[:, :3, :3]))
