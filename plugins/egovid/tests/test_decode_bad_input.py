@@ -112,8 +112,9 @@ def test_truncated_files_say_how_many_frames_are_left(tmp_path: Path, moving_tex
     assert before.tally.actual == 60
 
 
-def test_damage_is_counted_or_refused(tmp_path: Path, video: Path) -> None:
-    """A frame that the decoder patches up is counted; the rest of the file is not blamed for it."""
+def test_damage_is_refused_or_counted(tmp_path: Path, video: Path) -> None:
+    """A clip with frames that the decoder patches up has an error, or their count; others are not blamed for it."""
+    lenient = DecodeConfig(damaged="score")
     data = bytearray(video.read_bytes())
     with av.open(str(video)) as container:
         packets = [(p.pos, p.size, p.pts) for p in container.demux(video=0) if p.size]
@@ -121,16 +122,18 @@ def test_damage_is_counted_or_refused(tmp_path: Path, video: Path) -> None:
     data[position + size // 3 : position + size // 2] = b"\x55" * (size // 2 - size // 3)
     path = tmp_path / "scratched.mp4"
     path.write_bytes(data)
-    found = outcome(Clip("whole", str(path)))
+    found = outcome(Clip("whole", str(path)), lenient)
     assert isinstance(found, ClipView), found
     assert 1 <= found.tally.damaged < 40
+    assert failure(path).startswith("damaged: ")
     early = outcome(Clip("early", str(path), 0.0, 0.9))
     assert isinstance(early, ClipView)
     assert early.tally.damaged == 0
     data[position : position + size] = bytes(size)
     path.write_bytes(data)
-    again = outcome(Clip("whole", str(path)))
+    again = outcome(Clip("whole", str(path)), lenient)
     assert isinstance(again, Exception) or again.tally.damaged >= 1
+    failure(path)
 
 
 def test_spans_that_are_none(video: Path) -> None:

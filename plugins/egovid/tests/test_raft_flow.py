@@ -16,91 +16,9 @@ from planish_egovid.flow.raft_config import RaftConfig
 torch = pytest.importorskip("torch")
 
 from planish_egovid.flow.raft import RaftFlow, load_raft, padding, upsampled  # noqa: E402
+from planish_egovid.testing.stand_in_raft import StandInCorrelation, StandInRaft  # noqa: E402
 
 CPU = RaftConfig(device="cpu", updates=3, pairs=4)
-
-
-class StandInCorrelation(torch.nn.Module):
-    """All pairs, looked up at the nearest cell and its four neighbours."""
-
-    out_channels = 5
-
-    def build_pyramid(self, fmap1: Any, fmap2: Any) -> None:
-        self.size = fmap1.shape[-2:]
-        self.corr_pyramid = [torch.einsum("bchw,bcij->bhwij", fmap1, fmap2) / fmap1.shape[1] ** 0.5]
-
-    def index_pyramid(self, centroids_coords: Any) -> Any:
-        batch, _, height, width = centroids_coords.shape
-        volume = self.corr_pyramid[0].reshape(batch * height * width, 1, height, width)
-        scale = torch.tensor([width - 1, height - 1])
-        found = []
-        for shift in ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)):
-            at = centroids_coords.permute(0, 2, 3, 1) + torch.tensor(shift)
-            at = (2 * at / scale - 1).reshape(batch * height * width, 1, 1, 2)
-            looked = torch.nn.functional.grid_sample(volume, at, align_corners=True)
-            found.append(looked.reshape(batch, height, width))
-        return torch.stack(found, 1)
-
-
-class StandInUpdate(torch.nn.Module):
-    hidden_state_size = 4
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.mix = torch.nn.Conv2d(4 + 6 + 5 + 2, 4, 3, padding=1)
-        self.head = torch.nn.Conv2d(4, 2, 3, padding=1)
-
-    def forward(self, hidden: Any, context: Any, correlation: Any, flow: Any) -> Any:
-        hidden = torch.tanh(self.mix(torch.cat([hidden, context, correlation, flow / 8], 1)))
-        return hidden, 2 * self.head(hidden)
-
-
-class StandInRaft(torch.nn.Module):
-    """The five parts of torchvision's RAFT, and its forward as the paper has it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.feature_encoder = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 9, 8, 4), torch.nn.InstanceNorm2d(8))
-        self.context_encoder = torch.nn.Sequential(torch.nn.Conv2d(3, 10, 9, 8, 4), torch.nn.BatchNorm2d(10))
-        self.corr_block = StandInCorrelation()
-        self.update_block = StandInUpdate()
-        self.mask_predictor = torch.nn.Conv2d(4, 9 * 64, 1)
-        self.encoded = 0
-        self.feature_encoder.register_forward_hook(lambda module, given, out: self._count(len(out)))
-
-    def _count(self, images: int) -> None:
-        self.encoded += images
-
-    def forward(self, image1: Any, image2: Any, num_flow_updates: int = 12) -> list[Any]:
-        fmap1, fmap2 = self.feature_encoder(image1), self.feature_encoder(image2)
-        self.corr_block.build_pyramid(fmap1, fmap2)
-        hidden, context = torch.split(self.context_encoder(image1), [4, 6], dim=1)
-        hidden, context = torch.tanh(hidden), torch.relu(context)
-        batch, _, height, width = fmap1.shape
-        ys, xs = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-        start = torch.stack([xs, ys]).float()[None].repeat(batch, 1, 1, 1)
-        at, flows = start, []
-        for _ in range(num_flow_updates):
-            hidden, step = self.update_block(hidden, context, self.corr_block.index_pyramid(at), at - start)
-            at = at + step
-            flows.append(naively_upsampled(at - start, self.mask_predictor(hidden)))
-        return flows
-
-
-def naively_upsampled(flow: Any, mask: Any) -> Any:
-    """Pixel by pixel: the convex combination of the 3x3 coarse neighbours, zero beyond the edge."""
-    batch, _, height, width = flow.shape
-    weights = torch.softmax(mask.view(batch, 9, 8, 8, height, width), 1)
-    padded = torch.nn.functional.pad(8 * flow, (1, 1, 1, 1))
-    fine = torch.zeros(batch, 2, 8 * height, 8 * width)
-    for y in range(8):
-        for x in range(8):
-            fine[:, :, y::8, x::8] = sum(
-                weights[:, k, y, x][:, None] * padded[:, :, k // 3 : k // 3 + height, k % 3 : k % 3 + width]
-                for k in range(9)
-            )
-    return fine
 
 
 def clip_of(frames: int, height: int = 136, width: int = 160, seed: int = 0) -> np.ndarray:
