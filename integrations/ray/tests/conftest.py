@@ -1,0 +1,26 @@
+"""One Ray for all tests of the package."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# Filters are imported by name in other processes, which get this path.
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(scope="session")
+def ray_on_two_cores() -> Iterator[None]:
+    """Start Ray with two cores; engines find it running and leave it so."""
+    ray = pytest.importorskip("ray")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    patch.setenv("RAY_BACKEND_LOG_LEVEL", "fatal")
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    yield
+    ray.shutdown()
+    patch.undo()

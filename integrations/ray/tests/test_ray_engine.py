@@ -1,0 +1,135 @@
+"""RayEngine: the rows of score(), whatever happens to workers."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("ray")
+
+import ray
+import ray_filters
+from planish.errors import ConfigError, PlanishError, UnsupportedError, WorkError
+from planish.filtering.local_engine import LocalEngine
+from planish.interfaces.data_filter import Clip
+from planish.interfaces.engine import FilterEngine, FilterJob
+from planish_ray.engine import RayEngine
+
+pytestmark = pytest.mark.usefixtures("ray_on_two_cores")
+
+
+def clips(count: int, **texts: str) -> list[Clip]:
+    return [Clip(f"clip{i:03d}" + "x" * (i % 5), f"/none/{i}", text=texts.get(f"c{i}")) for i in range(count)]
+
+
+def rows(engine: FilterEngine, data_filter, groups) -> list:
+    found = [row for some in engine.run(FilterJob.of(data_filter), groups) for row in some]
+    return sorted(found, key=lambda row: row.clip_id)
+
+
+def test_local_pool_and_ray_give_the_same_rows() -> None:
+    given = clips(30, c3="unreadable", c8="raise", c11="die", c17="exit")
+    groups = [given[:1], given[1:12], given[12:13], given[13:]]
+    for data_filter in (ray_filters.Counting(offset=3), ray_filters.Staged(offset=3)):
+        on_ray = rows(RayEngine(workers=2), data_filter, groups)
+        assert on_ray == rows(LocalEngine(workers=2), data_filter, groups)
+        harmless = [clip for clip in given if clip.text in (None, "unreadable")]
+        here = {row.clip_id: row for row in data_filter.score(harmless)}
+        assert [row for row in on_ray if row.clip_id in here] == sorted(here.values(), key=lambda row: row.clip_id)
+        assert {row.clip_id: row.error for row in on_ray if row.error} == {
+            given[3].id: "cannot read /none/3",
+            given[8].id: "RuntimeError: this clip makes the stage raise",
+            given[11].id: "worker killed by signal 9 (SIGKILL); out of memory?",
+            given[17].id: "worker exited with code 3",
+        }
+
+
+@pytest.mark.parametrize("batch_size", [1, 7])
+def test_rows_do_not_depend_on_batches_and_order(batch_size: int) -> None:
+    given = clips(23, c3="unreadable")
+    expected = sorted(ray_filters.Staged().score(given), key=lambda row: row.clip_id)
+    random.Random(batch_size).shuffle(given)
+    groups = [given[i : i + batch_size + 1] for i in range(0, len(given), batch_size + 1)]
+    assert rows(RayEngine(workers=2, batch_size=batch_size), ray_filters.Staged(), groups) == expected
+
+
+def test_workers_work_at_the_same_time(tmp_path: Path) -> None:
+    # Each of the two clips waits until the other is being scored, which one worker alone would do for ever.
+    given = [Clip(name, str(tmp_path), text=f"meet {other}") for name, other in (("left", "right"), ("right", "left"))]
+    found = rows(RayEngine(workers=2, timeout_s=60.0), ray_filters.WhoDid(), [given])
+    assert [row.error for row in found] == [None, None]
+    assert len({row.pid for row in found}) == 2
+    assert os.getpid() not in {row.pid for row in found}
+
+
+def test_clip_that_kills_ray_workers_costs_itself_alone() -> None:
+    given = clips(6, c4="kill the Ray worker")
+    found = rows(RayEngine(workers=1), ray_filters.Counting(), [given])
+    assert [row.clip_id for row in found] == sorted(clip.id for clip in given)
+    assert {row.clip_id: row.error for row in found if row.error} == {
+        given[4].id: "2 Ray workers died over this clip; out of memory?"
+    }
+
+
+def test_clip_that_hangs_costs_itself_alone() -> None:
+    given = clips(5, c2="hang")
+    found = rows(RayEngine(workers=2, timeout_s=1.5), ray_filters.Counting(), [given])
+    assert {row.clip_id: row.error for row in found if row.error} == {given[2].id: "no result within 1.5 s"}
+    assert len(found) == 5
+
+
+def test_filter_that_workers_cannot_build_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLANISH_RAY_TEST_PROCESS", str(os.getpid()))
+    with pytest.raises(WorkError, match=r"'ray_filters:Fragile' cannot be built .* No module named 'left_at_home'"):
+        rows(RayEngine(workers=2), ray_filters.Fragile(), [clips(3)])
+
+
+def test_warnings_of_workers_are_heard_once(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "ray_filters"):
+        rows(RayEngine(workers=2), ray_filters.Warning_(), [clips(8)])
+    assert [r.getMessage() for r in caplog.records if r.name == "ray_filters"] == ["the model is not here"]
+
+
+def test_more_gpus_than_there_are() -> None:
+    with pytest.raises(UnsupportedError, match=r"model \(1 a worker\) ask for 1 GPUs and this Ray has 0"):
+        rows(RayEngine(), ray_filters.Staged(gpus=1.0), [clips(3)])
+
+
+def test_too_few_clips_in_flight() -> None:
+    with pytest.raises(ConfigError, match="max_in_flight is 3; the batches of the filter's stages need at least 8"):
+        rows(RayEngine(max_in_flight=3), ray_filters.Staged(), [clips(3)])
+
+
+def test_no_more_clips_are_read_than_may_be_in_flight() -> None:
+    read = 0
+
+    def groups() -> Iterator[list[Clip]]:
+        nonlocal read
+        for clip in clips(80):
+            read += 1
+            yield [clip]
+
+    answer = RayEngine(workers=1, batch_size=2, max_in_flight=16).run(FilterJob.of(ray_filters.Counting()), groups())
+    done = len(next(answer))
+    assert read <= done + 16 + 4, "the packs in flight, and one that was cut but not sent"
+    assert done + sum(map(len, answer)) == 80
+    assert read == 80
+
+
+def test_ray_that_was_running_stays() -> None:
+    rows(RayEngine(), ray_filters.Counting(), [clips(2)])
+    assert ray.is_initialized()
+    context = ray.data.DataContext.get_current()
+    assert context.target_max_block_size != 1
+    assert context.max_errored_blocks != -1
+
+
+def test_address_where_nobody_answers() -> None:
+    ray.shutdown()
+    with pytest.raises(PlanishError, match=r"cannot connect to Ray at '127\.0\.0\.1:1'"):
+        rows(RayEngine(address="127.0.0.1:1"), ray_filters.Counting(), [clips(2)])
