@@ -60,8 +60,8 @@ def test_funnel_counts_what_each_rule_takes(store):
     assert (funnel.clips, funnel.failed, funnel.kept, funnel.named) == (7, 2, 1, True)
     assert [count.model_dump() for count in funnel.rules] == [
         {"rule": "luminance.min", "first": 2, "left": 3, "alone": 1, "any": 2},
-        {"rule": "flicker.max", "first": 1, "left": 2, "alone": 1, "any": 2},
-        {"rule": "luminance.max", "first": 1, "left": 1, "alone": 1, "any": 1},
+        {"rule": "luminance.max", "first": 1, "left": 2, "alone": 1, "any": 1},
+        {"rule": "flicker.max", "first": 1, "left": 1, "alone": 1, "any": 2},
     ]
     assert funnel.overlap["luminance.min"] == {"luminance.min": 2, "flicker.max": 1, "luminance.max": 0}
     assert sum(funnel.errors.values()) == 2
@@ -181,6 +181,14 @@ def test_funnel_agrees_with_counting_clip_by_clip(clips, random_order):
     named = [count.rule for count in funnel.rules]
     compared = {pair for rules in decisions for pair in combinations(rules, 2)}
     assert all(named.index(one) < named.index(other) for one, other in compared)
+
+
+def test_rules_that_no_clip_compares_go_by_the_policy():
+    counter = FunnelCounter()
+    for rules in (("text",), ("text",), ("blur.max",), ("other",)):
+        counter.count(Decision(False, "no", rules), None)
+    funnel = counter.funnel({"blur": {"max": 1}, "text": {"min": 2}}, {})
+    assert [count.rule for count in funnel.rules] == ["blur.max", "text", "other"]
 
 
 def test_rules_that_contradict_each_other_are_all_listed():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +63,7 @@ class Funnel(BaseModel):
     def rules(self) -> tuple[RuleCount, ...]:
         """What each rule takes away, in the order of the rules."""
         left, counts = self.clips - self.failed, []
-        for name in _in_order(self.combinations):
+        for name in _in_order(self.combinations, list(self.policy)):
             first = sum(c.clips for c in self.combinations if c.rules[0] == name)
             alone = sum(c.clips for c in self.combinations if c.rules == (name,))
             left -= first
@@ -169,11 +169,12 @@ def _add(counts: dict[Any, int], key: Any) -> None:
     counts[key] = counts.get(key, 0) + 1
 
 
-def _in_order(combinations: Iterable[Combination]) -> list[str]:
+def _in_order(combinations: Iterable[Combination], fields: Sequence[str]) -> list[str]:
     """Return all rules so that each comes before those that decisions name after it.
 
     A decision names its rules in the filter's order, but only those that reject the clip; what one clip leaves open,
-    another settles. Rules that no clip compares go by the clips that they are the first to reject, most first.
+    another settles. Rules that no clip compares go by the policy's fields that they are named for, then by the clips
+    that they are the first to reject.
     """
     first: dict[str, int] = {}
     before: dict[str, set[str]] = {}
@@ -181,11 +182,13 @@ def _in_order(combinations: Iterable[Combination]) -> list[str]:
         for position, name in enumerate(combination.rules):
             before.setdefault(name, set()).update(combination.rules[:position])
             first[name] = first.get(name, 0) + (combination.clips if position == 0 else 0)
+    places = {name: place for place, name in enumerate(fields)}
+    place = {name: places.get(name, places.get(name.partition(".")[0], len(places))) for name in before}
     ordered: list[str] = []
     while before:
         free = [name for name, earlier in before.items() if not earlier - set(ordered)]
         # Decisions that contradict each other have no order: then all that are left are free.
-        name = min(free or before, key=lambda n: (-first[n], n))
+        name = min(free or before, key=lambda n: (place[n], -first[n], n))
         ordered.append(name)
         del before[name]
     return ordered
