@@ -47,6 +47,7 @@ def start(manifest, out):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        env={**os.environ, "TMPDIR": str(manifest.parent / "workers")},
     )
     deadline = time.monotonic() + 60
     while len(list(out.glob("scores/*/part-*.parquet"))) < 3:
@@ -64,12 +65,13 @@ def lives(pid):
 
 
 def all_workers_end(manifest):
-    workers = [int(path.name) for path in (manifest.parent / "workers").iterdir()]
+    workers = [int(path.name) for path in (manifest.parent / "workers").iterdir() if path.name.isdigit()]
     assert len(workers) == 2
     deadline = time.monotonic() + 10
     while any(lives(pid) for pid in workers):
         assert time.monotonic() < deadline
         time.sleep(0.02)
+    assert not list((manifest.parent / "workers").glob("planish-*"))
 
 
 def goes_on(manifest, out):

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 from collections import Counter
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from planish.filtering import ScoreStore
 from planish.filtering.local_engine import LocalEngine
 from planish.filtering.manifest import find_clips
 from planish.filtering.run import score_clips
+from planish.filtering.shards import ShardFolder
 from planish.interfaces import Clip, FilterEngine, Stage
 from ppm_filters import Columns, Pictures, Staged, write_ppm
 
@@ -388,3 +390,19 @@ def test_the_whole_way_from_python(pictures, out):
     funnel = filtering.decide_all(pictures_filter, store, filtering.read_policy(pictures_filter))
     assert (funnel.clips, funnel.failed) == (12, 2)
     assert filtering.write_report(out, pictures_filter).exists()
+
+
+def test_an_interruption_while_a_shard_is_written_doubles_nothing(clips, out, monkeypatch):
+    append = ShardFolder.append
+
+    def interrupted(self, table, **keywords):
+        written = append(self, table, **keywords)
+        os.kill(os.getpid(), signal.SIGINT)
+        return written
+
+    monkeypatch.setattr(ShardFolder, "append", interrupted)
+    with pytest.raises(KeyboardInterrupt, match="interrupted with 3 of 12 clips scored"):
+        score_clips(Pictures(), clips, out, Recording())
+    monkeypatch.setattr(ShardFolder, "append", append)
+    assert sum(shard.rows for shard in ScoreStore.open(out).shards.shards()) == 3
+    assert score(clips, out)[1] == [clip.id for clip in clips[3:]]

@@ -248,3 +248,11 @@ def test_rows_are_readable_by_anything_that_reads_parquet(shards):
     assert found.schema.metadata[b"planish.schema_version"] == b"1"
     assert found.schema.field("channels").type == pa.list_(pa.float64())
     assert found["metric_version"].to_pylist() == [1, 1]
+
+
+def test_rows_that_were_written_twice_count_once(shards):
+    shards.append(table(0, 3))
+    shards.append(table(0, 3))
+    assert shards.read().num_rows == 3
+    shards.compact()
+    assert [shard.rows for shard in shards.shards()] == [3]

@@ -18,6 +18,7 @@ from planish.atomic import make_folder
 from planish.errors import DataError, PlanishError, WorkError
 from planish.filtering.folder_lock import folder_lock
 from planish.filtering.identity import FilterIdentity
+from planish.filtering.interrupts import deferred_interrupts
 from planish.filtering.manifest import Manifest
 from planish.filtering.reason import reason_class
 from planish.filtering.row_schema import row_schema
@@ -138,12 +139,13 @@ def score_clips(
             wall_s = time.monotonic() - started
             errors, reasons = run.finish(wall_s)
         except BaseException as error:
-            with suppress(PlanishError):
+            with suppress(PlanishError), deferred_interrupts():
                 run.stop(time.monotonic() - started)
             if isinstance(error, KeyboardInterrupt):
+                done = len(manifest.clips) - len(store.missing())
                 raise KeyboardInterrupt(
-                    f"interrupted with {len(manifest.clips) - len(run.waiting)} of {len(manifest.clips)} clips scored; "
-                    f"they are kept in {folder}, and the same command goes on from there"
+                    f"interrupted with {done} of {len(manifest.clips)} clips scored; they are kept in {folder}, and "
+                    "the same command goes on from there"
                 ) from None
             raise
     reused, scored = len(manifest.clips) - len(missing), run.scored

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from planish.errors import DataError
 from planish.filtering.identity import FilterIdentity
+from planish.filtering.interrupts import deferred_interrupts
 from planish.filtering.row_schema import to_table
 from planish.filtering.shards import ShardFolder
 from planish.interfaces.data_filter import Row
@@ -44,8 +45,7 @@ class ShardWriter:
         }
         highest = pc.max(shards.read(["fingerprint", "sequence"])["sequence"]).as_py()
         self._sequence = 0 if highest is None else highest + 1
-        self._rows: list[Row] = []
-        self._beside: list[Mapping[str, Any]] = []
+        self._pending: list[tuple[Row, Mapping[str, Any]]] = []
         self._first = 0.0
         self._written = 0
 
@@ -59,14 +59,13 @@ class ShardWriter:
         Raises:
             WorkError: The folder cannot be written, or the disk is full; the rows that are not written are kept.
         """
-        if not self._rows:
+        if not self._pending:
             self._first = time.monotonic()
         now = datetime.now(UTC)
         for row, source in zip(rows, sources, strict=True):
-            self._rows.append(row)
-            self._beside.append({"sequence": self._sequence, "scored_at": now, **source, **self._constant})
+            self._pending.append((row, {"sequence": self._sequence, "scored_at": now, **source, **self._constant}))
             self._sequence += 1
-        if len(self._rows) >= ROWS or time.monotonic() - self._first >= SECONDS:
+        if len(self._pending) >= ROWS or time.monotonic() - self._first >= SECONDS:
             self.flush()
 
     def flush(self) -> None:
@@ -75,20 +74,22 @@ class ShardWriter:
         Raises:
             WorkError: The folder cannot be written, or the disk is full; the rows are kept.
         """
-        if not self._rows:
+        if not self._pending:
             return
-        self._shards.append(self._table())
-        self._rows, self._beside = [], []
+        with deferred_interrupts():  # or what is written would still be pending, and be written again
+            self._shards.append(self._table())
+            self._pending = []
         self._written += 1
         if self._written % _COMPACT_AFTER == 0:
             self._shards.compact()
 
     def _table(self) -> pa.Table:
+        rows, beside = [row for row, _ in self._pending], [values for _, values in self._pending]
         try:
-            return to_table(self._rows, self._beside, self._schema)
+            return to_table(rows, beside, self._schema)
         except DataError:
-            rows = [self._storable(row, beside) for row, beside in zip(self._rows, self._beside, strict=True)]
-            return to_table(rows, self._beside, self._schema)
+            storable = [self._storable(row, values) for row, values in self._pending]
+            return to_table(storable, beside, self._schema)
 
     def _storable(self, row: Row, beside: Mapping[str, Any]) -> Row:
         """Return the row, or an error row in place of one with a value that does not fit its column."""

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from planish.atomic import make_folder, replacing
@@ -196,12 +195,13 @@ def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
 
 
 def _latest(table: pa.Table) -> pa.Table:
-    """Return the rows that no later row of the same fingerprint replaces, by sequence."""
+    """Return the last row of each fingerprint, by sequence."""
     if table.num_rows == 0:
         return table
-    last = table.select(["fingerprint", "sequence"]).group_by("fingerprint").aggregate([("sequence", "max")])
-    kept = table.filter(pc.is_in(table["sequence"], value_set=last["sequence_max"].combine_chunks()))
-    return kept.sort_by("sequence")
+    table = table.sort_by("sequence")
+    places = pa.table({"fingerprint": table["fingerprint"], "place": pa.array(range(table.num_rows), pa.int64())})
+    last = places.group_by("fingerprint").aggregate([("place", "max")])["place_max"]
+    return table.take(last.combine_chunks().sort())
 
 
 def _metadata(path: Path) -> pq.FileMetaData | None:

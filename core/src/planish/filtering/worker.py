@@ -47,7 +47,7 @@ def work(connection: Connection, job: FilterJob, threads: int, output: str) -> N
             connection.send(message)
 
     logging.getLogger().addHandler(_Forward(send))
-    with suppress(EOFError, BrokenPipeError, ConnectionResetError):
+    try:
         try:
             data_filter = job.build()
         except Exception as error:
@@ -64,6 +64,8 @@ def work(connection: Connection, job: FilterJob, threads: int, output: str) -> N
             send("rows", [row.model_dump() for row in rows])
             if os.fstat(2).st_size > _LONGEST_OUTPUT:
                 os.ftruncate(2, 0)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        _tidy(output)  # the parent is gone and cannot do it
 
 
 def _end_with_parent(output: str) -> None:
@@ -72,13 +74,19 @@ def _end_with_parent(output: str) -> None:
     if parent is None:
         return
     wait([parent.sentinel])
-    with suppress(OSError):
-        os.unlink(output)
-        os.rmdir(os.path.dirname(output))
+    _tidy(output)
     with suppress(AttributeError, OSError):
         if os.getpgrp() == os.getpid():
             os.killpg(0, signal.SIGKILL)
     os._exit(1)
+
+
+def _tidy(output: str) -> None:
+    """Remove what this worker has printed, and the folder for that when it is empty."""
+    with suppress(FileNotFoundError):
+        os.unlink(output)
+    with suppress(OSError):
+        os.rmdir(os.path.dirname(output))
 
 
 class _Forward(logging.Handler):
