@@ -11,23 +11,12 @@ from typing import Any
 import yaml
 
 from planish.report import charts
+from planish.report.card import Card
 from planish.report.html import render_page
 from planish.report.schema import Report, Series, Variant
 from planish.report.units import duration, size
 
 _MOST_CHARTS = 12
-
-
-@dataclass(frozen=True)
-class Card:
-    """One figure at the top of the page: the last variant's, and how it stands against the first's."""
-
-    label: str
-    value: str
-    unit: str = ""
-    compared: str = ""
-    verdict: str = ""
-    """``good``, ``fair``, ``bad``, ``diverged``, or empty where nothing is compared."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +90,7 @@ def _card(
 ) -> Card | None:
     ours = getattr(variants[-1].summary, key)
     if ours is None or not math.isfinite(ours):
-        return None if ours is None else Card(label, "diverged", "", "", "diverged")
+        return None if ours is None else Card(label, "diverged", verdict="diverged")
     value, unit = show(ours)
     theirs = getattr(variants[0].summary, key) if len(variants) > 1 else None
     if theirs is None or not math.isfinite(theirs) or theirs == 0:
@@ -110,8 +99,8 @@ def _card(
     verdict = "good" if worse <= 0.001 else "fair" if worse <= tolerance else "bad"
     shown, shown_unit = show(theirs)
     name = variants[0].title or variants[0].name
-    compared = f"{100 * (ours / theirs - 1):+.1f} % against {shown} {shown_unit}".rstrip() + f" ({name})"
-    return Card(label, value, unit, compared, verdict)
+    change = f"{100 * (ours / theirs - 1):+.1f} %"
+    return Card(label, value, unit, change, f"against {shown} {shown_unit}".rstrip() + f" ({name})", verdict)
 
 
 def _plain(unit: str, digits: int) -> _Format:

@@ -20,6 +20,7 @@ from planish.filtering.report.gallery import Decided, choose, groups, illustrate
 from planish.filtering.report.histogram import DROPPED, KEPT, histograms
 from planish.filtering.store import ScoreStore
 from planish.interfaces.data_filter import Clip, DataFilter, Decision, Row
+from planish.report.card import Card
 from planish.report.html import render_page
 from planish.report.units import duration
 
@@ -28,18 +29,6 @@ if TYPE_CHECKING:
 
 PAGE = Path("report") / "index.html"
 _EXAMPLES = 3
-
-
-@dataclass(frozen=True)
-class Headline:
-    """One figure at the top of the page."""
-
-    label: str
-    value: str
-    unit: str = ""
-    detail: str = ""
-    verdict: str = ""
-    """``good``, ``fair`` or ``bad``, or empty."""
 
 
 @dataclass(frozen=True)
@@ -167,29 +156,30 @@ def _hours(store: ScoreStore, data_filter: DataFilter, clips: list[Clip], kept: 
     return _Hours(total, kept_s, unknown)
 
 
-def _headlines(run: RunRecord, funnel: Funnel, hours: _Hours, listed: int) -> list[Headline]:
+def _headlines(run: RunRecord, funnel: Funnel, hours: _Hours, listed: int) -> list[Card]:
     waiting = listed - funnel.clips
     percent, _, _ = share(funnel.kept, funnel.clips).partition(" %")
     failed = funnel.failed / funnel.clips
+    unscored = f"{share(funnel.failed, funnel.clips)} could not be scored" if funnel.failed else "every clip was scored"
     made = [
-        Headline("Clips", f"{funnel.clips:,}", "", f"{waiting:,} more are not scored yet" if waiting > 0 else ""),
-        Headline("Kept", percent, "%", f"{funnel.kept:,} clips"),
-        Headline(
+        Card("Clips", f"{funnel.clips:,}", detail=f"{waiting:,} more are not scored yet" if waiting > 0 else ""),
+        Card("Kept", percent, "%", detail=f"{funnel.kept:,} clips"),
+        Card(
             "Errors",
             f"{funnel.failed:,}",
-            "",
-            f"{share(funnel.failed, funnel.clips)} could not be scored" if funnel.failed else "every clip was scored",
-            "good" if not funnel.failed else "fair" if failed <= 0.05 else "bad",
+            detail=unscored,
+            if funnel.failed
+            else "every clip was scored",
+            verdict="good" if not funnel.failed else "fair" if failed <= 0.05 else "bad",
         ),
     ]
     if hours.total_s > 0:
-        value, unit = duration(hours.total_s)
-        detail = f"{' '.join(duration(hours.kept_s))} kept"
+        kept = f"{' '.join(duration(hours.kept_s))} kept"
         unknown = f"; {hours.unknown:,} clips of unknown length" if hours.unknown else ""
-        made.append(Headline("Video", value, unit, detail + unknown))
+        made.append(Card("Video", *duration(hours.total_s), detail=kept + unknown))
     if run.clips_per_s is not None:
         took = f"{run.scored:,} clips in {' '.join(duration(run.wall_s))}, engine {run.engine}"
-        made.append(Headline("Speed", f"{run.clips_per_s:.3g}", "clips/s", took))
+        made.append(Card("Speed", f"{run.clips_per_s:.3g}", "clips/s", detail=took))
     return made
 
 
