@@ -1,6 +1,7 @@
 """A run scores what is missing, keeps what there is, and leaves no clip without exactly one row."""
 
 import errno
+import hashlib
 import os
 import signal
 from collections import Counter
@@ -168,12 +169,14 @@ def test_bookkeeping_says_where_a_row_comes_from(clips, out, pictures):
     (row,) = ScoreStore.open(out).table().slice(1, 1).to_pylist()
     found = (pictures / "01.ppm").stat()
     assert (row["source_size"], row["source_mtime_ns"]) == (found.st_size, found.st_mtime_ns)
-    import hashlib
-
     assert row["source_sha256"] == hashlib.sha256((pictures / "01.ppm").read_bytes()).hexdigest()
     assert (row["filter"], row["metric_version"]) == ("pictures", 1)
     assert row["params_hash"] == ScoreStore.open(out).identity.params_hash
     assert row["scored_at"].tzinfo is not None
+    write_ppm(pictures / "01.ppm", seed=77)
+    score(clips, out, hash_sources=True)
+    (again,) = ScoreStore.open(out).table(["source_sha256"]).slice(1, 1).to_pylist()
+    assert again["source_sha256"] == hashlib.sha256((pictures / "01.ppm").read_bytes()).hexdigest()
 
 
 def test_single_columns_can_be_read(clips, out):

@@ -172,9 +172,11 @@ def _report(registry: Registry, folder: Path, policy: Path | None, preset: str |
             "writes the report too"
         )
     from planish.filtering import ScoreStore
+
+    data_filter = _filter_of(registry, ScoreStore.open(folder))
     from planish.filtering.report import write_report
 
-    page = write_report(folder, _filter_of(registry, ScoreStore.open(folder)))
+    page = write_report(folder, data_filter)
     if as_json:
         print_json({"report": str(page)})
     else:

@@ -49,6 +49,12 @@ def source_sha256(path: str) -> str | None:
     return digest.hexdigest()
 
 
+def forget_sources() -> None:
+    """Forget what files were like: a new run looks at them anew."""
+    source_state.cache_clear()
+    source_sha256.cache_clear()
+
+
 def fingerprint(clip: Clip, state: SourceState) -> str:
     """Return what changes whenever a clip must be scored again: 32 hexadecimal digits.
 

@@ -22,7 +22,7 @@ from planish.filtering.row_schema import to_rows
 from planish.filtering.run_record import NAME as RUN
 from planish.filtering.run_record import RunRecord
 from planish.filtering.shards import ShardFolder, read_parquet
-from planish.filtering.source import fingerprint, source_state
+from planish.filtering.source import fingerprint, forget_sources, source_state
 from planish.interfaces.data_filter import Clip, DataFilter, Row
 
 CLIPS = "clips.parquet"
@@ -143,7 +143,7 @@ class ScoreStore:
         Raises:
             WorkError: The folder cannot be written, or the disk is full.
         """
-        source_state.cache_clear()
+        forget_sources()
         with (
             replacing(self.folder / CLIPS) as beside,
             pq.ParquetWriter(beside, _CLIP_SCHEMA, compression="zstd") as writer,
