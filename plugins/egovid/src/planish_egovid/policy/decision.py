@@ -36,11 +36,11 @@ def decide(row: Row, policy: Config, rules: Sequence[Rule]) -> Decision:
 
 def _objection(rule: Rule, row: Row, bounds: Threshold) -> str:
     """Return how a row breaks a rule, or an empty string."""
-    if bounds.min_quantile is not None or bounds.max_quantile is not None:
-        _warn_unsettled(rule.metric)
     value = measured(rule, row)
     if value is None:
         return f"{rule.metric} could not be measured" if bounds.missing == "reject" else ""
+    if bounds.min_quantile is not None or bounds.max_quantile is not None:
+        _warn_unsettled(rule.metric)
     if bounds.min is not None and value < bounds.min:
         return _sentence(rule, rule.low, value, "below", bounds.min)
     if bounds.max is not None and value > bounds.max:

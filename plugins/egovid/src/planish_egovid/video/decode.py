@@ -29,6 +29,8 @@ RETRY_LEAD_S = 10.0
 """How much earlier decoding starts when a frame did not come out: streams that refresh bit by bit need a run-up."""
 _MISSING_FRAMES = 0.75
 """A stream that ends this many frames early is truncated."""
+_GAPS = 0.05
+"""Share of its frames that an otherwise even stream may lack without being incomplete."""
 
 
 def decode_clips(
@@ -86,6 +88,7 @@ class _Job:
     stop: int
     duration_s: float
     requests: list[FrameRequest]
+    tolerates_damage: bool
     looks: dict[int, set[Look]]
     shown: dict[int, int] = field(default_factory=dict)
     images: dict[tuple[Look, int], NDArray[np.uint8]] = field(default_factory=dict)
@@ -95,7 +98,7 @@ class _Job:
         start_s, end_s = _span(clip, file, config)
         duration_s = end_s - start_s
         wanted = list(dict.fromkeys(requests(clip, file.info, duration_s)))
-        job = cls(clip, file.boundary(start_s), file.boundary(end_s), duration_s, wanted, {})
+        job = cls(clip, file.boundary(start_s), file.boundary(end_s), duration_s, wanted, config.damaged == "score", {})
         for request in wanted:
             for tick in job.ticks(request, file):
                 job.looks.setdefault(tick, set()).add(Look.of(request))
@@ -124,7 +127,9 @@ class _Job:
         damage = {at: said for at, said in done.damage.items() if self.start <= at < self.stop}
         tally = FrameTally(expected, len(inside), len(damage))
         self._require_end(file, done, tally)
-        self._require_frames(file, done, damage)
+        self._require_frames(file, done, damage, tally)
+        if not file.is_indexed:
+            _require_no_gaps(inside)
         uneven = _is_uneven(inside)
         decoded = {request: self._frames(request, file, pictures) for request in self.requests}
         return ClipView(self.clip, replace(file.info, variable_rate=uneven), self.duration_s, decoded, tally)
@@ -137,7 +142,7 @@ class _Job:
             why = "" if done.cut_short in ("", "end of file") else f" ({done.cut_short})"
             raise ClipDecodeError(f"truncated: {tally.actual}/{expected} frames{why}")
 
-    def _require_frames(self, file: VideoFile, done: FramePass, damage: dict[int, str]) -> None:
+    def _require_frames(self, file: VideoFile, done: FramePass, damage: dict[int, str], tally: FrameTally) -> None:
         lost = 0
         for tick in self.looks:
             shown = self.shown.get(tick)
@@ -146,6 +151,10 @@ class _Job:
         if lost:
             why = next(iter(damage.values()), "the decoder gave none")
             raise DamagedFrames(f"damaged: {lost} of {len(self.looks)} frames cannot be decoded ({why})")
+        if damage and not self.tolerates_damage:
+            raise ClipDecodeError(
+                f"damaged: {len(damage)} of {tally.actual} frames have errors ({next(iter(damage.values()))})"
+            )
 
     def _frames(self, request: FrameRequest, file: VideoFile, pictures: Pictures) -> Frames:
         look = Look.of(request)
@@ -206,7 +215,7 @@ def _span(clip: Clip, file: VideoFile, config: DecodeConfig) -> tuple[float, flo
 def _measured_end(file: VideoFile, enough: float) -> float:
     """Return where a stream of unknown length ends in seconds, by reading its packets; or a time after ``enough``."""
     limit = file.tick(enough + 1)
-    found = FramePass(file, (), file.zero, limit)
+    found = FramePass(file, (), file.zero, limit, skip=False)
     found.scan()
     return file.seconds(max(found.ends.values(), default=file.zero))
 
@@ -282,6 +291,16 @@ def _one_pass(file: VideoFile, jobs: Sequence[_Job], *, skip: bool, lead: int = 
         raise PassFailed("damaged; each clip is decoded alone")
     for job in open_jobs:
         yield job, job.view(file, pictures, done)
+
+
+def _require_no_gaps(stamps: Sequence[int]) -> None:
+    """Refuse an even stream with gaps: where a container has no index, lost frames leave no other trace."""
+    gaps = [b - a for a, b in pairwise(stamps)]
+    usual = median(gaps) if gaps else 0
+    even = sum(abs(gap - usual) <= 0.1 * usual + 1 for gap in gaps)
+    lost = sum(max(round(gap / usual) - 1, 0) for gap in gaps) if usual else 0
+    if even >= 0.8 * len(gaps) and lost > _GAPS * (len(stamps) + lost):
+        raise ClipDecodeError(f"incomplete: {len(stamps)}/{len(stamps) + lost} frames; there are gaps between them")
 
 
 def _is_uneven(stamps: Sequence[int]) -> bool:

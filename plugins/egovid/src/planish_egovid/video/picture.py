@@ -9,8 +9,9 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
+from planish_egovid.video.errors import ClipDecodeError
 from planish_egovid.video.request import Fit, FrameRequest, Pixels
-from planish_egovid.video.video_file import VideoFile
+from planish_egovid.video.video_file import FAILURES, VideoFile
 
 # Area averaging does not alias; the flags make every processor round alike.
 _SCALING = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
@@ -52,20 +53,29 @@ class Pictures:
         return (height, width) if look.pixels == "gray" else (height, width, 3)
 
     def convert(self, frame: Any, look: Look) -> NDArray[np.uint8]:
-        """Return a frame as uint8 [height, width] or [height, width, 3], upright."""
+        """Return a frame as uint8 [height, width] or [height, width, 3], upright.
+
+        Raises:
+            ClipDecodeError: swscale cannot convert it, such as a frame of a size that damage made up.
+        """
         width, height = self._resized(look)
         turned = self._file.orientation
         stored = (height, width) if turned.swaps_sides else (width, height)
         reformatter = self._reformatters.setdefault(look, VideoReformatter())
-        small = reformatter.reformat(
-            frame,
-            *stored,
-            format="gray" if look.pixels == "gray" else "rgb24",
-            src_colorspace=_colorspace(frame),
-            interpolation=_SCALING,
-            dst_color_range=ColorRange.JPEG,
-            threads=1,
-        )
+        try:
+            small = reformatter.reformat(
+                frame,
+                *stored,
+                format="gray" if look.pixels == "gray" else "rgb24",
+                src_colorspace=_colorspace(frame),
+                interpolation=_SCALING,
+                dst_color_range=ColorRange.JPEG,
+                threads=1,
+            )
+        except FAILURES as error:
+            del self._reformatters[look]
+            what = f"{frame.width} x {frame.height} pixels, {frame.format.name}"
+            raise ClipDecodeError(f"a frame of {what} cannot be converted: {self._file.log.reason(error)}") from None
         image = turned.apply(np.asarray(small.to_ndarray(), np.uint8))
         if look.fit == "cover":
             top, left = (height - look.size) // 2, (width - look.size) // 2

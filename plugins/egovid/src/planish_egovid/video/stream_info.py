@@ -15,6 +15,7 @@ MAX_PIXEL_ASPECT = 8.0
 """The longest pixel that is believed."""
 
 _STILL_FORMATS = frozenset({"image2", "image2pipe", "ico", "tty", "alias_pix", "brender_pix"})
+_PLAYLISTS = frozenset({"concat", "dash", "hls", "imf", "rtsp", "sdp", "webm_dash_manifest"})
 _STILL_BRANDS = frozenset({"avif", "heic", "heix", "mif1"})
 _STILL = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 _TRANSFERS = {
@@ -28,9 +29,11 @@ def video_stream(container: Any, wanted: int | None) -> Any:
 
     Raises:
         NoVideoStreamError: There is none.
-        ClipDecodeError: There is one that this FFmpeg cannot decode.
+        ClipDecodeError: There is one that this FFmpeg cannot decode, or the file only names other files.
     """
     name = container.format.name
+    if _PLAYLISTS & set(name.split(",")):
+        raise ClipDecodeError(f"a playlist ({name}) that names other files, not a video; give those")
     brand = container.metadata.get("major_brand", "").strip()
     if name in _STILL_FORMATS or name.endswith("_pipe") or brand in _STILL_BRANDS:
         raise NoVideoStreamError(f"a still image or text ({name}), not a video")

@@ -24,6 +24,11 @@ from planish_egovid.video.stream_info import frame_rate, pixel_aspect, stated_du
 FIRST_PACKETS = 17
 """Packets looked at when a file is opened: as many as the deepest reordering of H.264, and one."""
 
+_INDEXED = frozenset({"mov", "mp4", "avi"})
+
+MAX_REFUSALS = 1000
+"""How often in a row a demuxer may put us off."""
+
 FAILURES = (av.error.FFmpegError, OSError, ValueError, OverflowError)
 """What PyAV raises for files that are no good."""
 
@@ -39,6 +44,7 @@ class VideoFile:
         orientation: How its frames are turned upright.
         stored_size: Width and height of the frames as decoded.
         duration_is_exact: Whether ``info.duration_s`` is the video stream's own.
+        is_indexed: Whether the container lists all its frames, so that gaps between them are meant.
         zero: Presentation time of the first frame, in ticks.
         time_base: Seconds a tick.
         log: FFmpeg's messages.
@@ -187,11 +193,13 @@ class VideoFile:
         self._refuse_size(context.width, context.height)
         fps = frame_rate(self._stream)
         aspect = pixel_aspect(self._stream)
-        packets = list(islice(self._demux(), FIRST_PACKETS))
+        packets = self._first_packets()
         frame = self._first_frame(packets)
         self._refuse_size(frame.width, frame.height)
+        # Fragmented files have no list of all frames; they state none.
+        self.is_indexed = bool(_INDEXED & set(self._container.format.name.split(","))) and self._stream.frames > 0
         timed = all(packet.pts is not None for packet in packets)
-        self.time_base: Fraction = self._stream.time_base if timed else 1 / Fraction(fps).limit_denominator(1001 * 1000)
+        self.time_base: Fraction = self._stream.time_base if timed else 1 / Fraction(fps)
         self.zero = self._zero(frame, packets[0]) if timed else 0
         self._first_stamps = (packets[0].pts, packets[0].dts)
         self.orientation = orientation_of(frame)
@@ -214,6 +222,16 @@ class VideoFile:
             transfer=transfer_name(frame),
             timed=timed,
         )
+
+    def _first_packets(self) -> list[Any]:
+        packets: list[Any] = []
+        try:
+            for packet in islice(self._demux(), FIRST_PACKETS):
+                packets.append(packet)
+        except FAILURES as error:
+            if not packets:
+                raise ClipDecodeError(f"'{self.path}' cannot be read: {self.log.reason(error)}") from None
+        return packets
 
     def _first_frame(self, packets: list[Any]) -> Any:
         reason = "it holds no frame"
@@ -247,7 +265,18 @@ class VideoFile:
 
     def _demux(self) -> Iterator[Any]:
         """Yield the stream's packets without the empty one that PyAV ends with."""
-        return (packet for packet in self._container.demux(self._stream) if packet.size)
+        refused = 0
+        while True:
+            try:
+                for packet in self._container.demux(self._stream):
+                    refused = 0
+                    if packet.size:
+                        yield packet
+                return
+            except (BlockingIOError, IndexError):  # the demuxer asks to be asked again; a stream that was not there before
+                refused += 1
+                if refused > MAX_REFUSALS:
+                    raise
 
 
 def _put_back(first: Any, packets: Iterator[Any]) -> Iterator[Any]:
