@@ -177,6 +177,8 @@ def tiny_qwen(folder: Path) -> None:
 @pytest.mark.parametrize("make", [tiny_llava, tiny_qwen])
 def test_tiny_models_of_the_real_classes(make: Any, tmp_path: Path) -> None:
     pytest.importorskip("torchvision", reason="torchvision, which video processors need, is not installed")
+    if int(transformers.__version__.split(".")[0]) < 5:
+        pytest.skip("transformers 4 takes no tokenizer of characters in these processors")
     torch.manual_seed(0)
     make(tmp_path)
     config = TransformersCaptionConfig(model=str(tmp_path), device="cpu", describe_tokens=6, condense_tokens=4)

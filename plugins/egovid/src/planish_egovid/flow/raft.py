@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from planish_egovid.flow.raft_config import RaftConfig
 from planish_egovid.model.source import explained, require
-from planish_egovid.semantics.torch_encoder import torch_threads
+from planish_egovid.model.torch_threads import torch_threads
 
 logger = logging.getLogger("planish_egovid")
 

@@ -140,7 +140,7 @@ class EgoVideoScorer:
         """Return image_feature · text_feature for each pair, in float64."""
         import torch
 
-        from planish_egovid.semantics.torch_encoder import torch_threads
+        from planish_egovid.model.torch_threads import torch_threads
 
         found: list[float] = []
         with torch.inference_mode(), torch_threads(self.threads):
