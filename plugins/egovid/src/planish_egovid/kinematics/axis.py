@@ -132,12 +132,11 @@ def columns_of(estimate: KinematicEstimate, config: KinematicsConfig, track: Flo
         else:
             reasons.append("the flow holds nowhere, so no rotation could be found")
         _rotation(values, estimate.visual.angular_velocities, np.diff(estimate.visual.times_s), "picture")
+        direction, std = mean_direction(estimate.visual)
+        values["translation_direction"], values["translation_direction_std_deg"] = direction, std
     elif recording is not None:
         seen = recording.mean_gyro(track.times_s[:-1], track.times_s[1:])
         _rotation(values, seen, np.diff(track.times_s), "imu")
-    if estimate.keyframes is not None:
-        direction, std = mean_direction(estimate.keyframes)
-        values["translation_direction"], values["translation_direction_std_deg"] = direction, std
     if estimate.offset is not None:
         values["imu_visual_correlation"] = estimate.offset.correlation
         if estimate.offset.is_reliable:

@@ -22,7 +22,6 @@ from planish_egovid.kinematics.pose.colmap import reconstruct
 from planish_egovid.kinematics.pose.convention_check import check_convention
 from planish_egovid.kinematics.pose.external import read_pose_array
 from planish_egovid.kinematics.pose.intrinsics import Intrinsics, intrinsics_of
-from planish_egovid.kinematics.pose.keyframes import keyframe_motion
 from planish_egovid.kinematics.pose.trajectory import Trajectory
 from planish_egovid.kinematics.pose.visual_motion import VisualMotion, visual_motion
 from planish_egovid.kinematics.recording import recording_of
@@ -31,6 +30,8 @@ Array = NDArray[np.float64]
 
 MIN_EXPLAINED = 0.5
 """Share of the picture's rotation that a recording must explain before it is believed to belong to it."""
+SAME_FILE_OFFSET_S = 0.2
+"""Largest clock offset of a recording that was written together with the video: exposure and read-out only."""
 COLMAP_STD = 0.01
 """Standard deviation of a COLMAP camera centre, as a share of the trajectory's extent."""
 
@@ -43,7 +44,6 @@ class KinematicEstimate:
         reasons: Why something is not known, in the order in which it was met.
         intrinsics: At the size of the analysed pictures, or None.
         visual: Motion between neighbouring frames, or None without intrinsics.
-        keyframes: Motion from keyframe to keyframe, or None without intrinsics.
         trajectory: Poses up to scale, from COLMAP or a file; None with the two-view backend.
         recording: The inertial recording as it was found, or None.
         imu: The recording in camera axes and on the video's clock, or None.
@@ -54,7 +54,6 @@ class KinematicEstimate:
     reasons: list[str] = field(default_factory=list)
     intrinsics: Intrinsics | None = None
     visual: VisualMotion | None = None
-    keyframes: VisualMotion | None = None
     trajectory: Trajectory | None = None
     recording: ImuStream | None = None
     imu: ImuStream | None = None
@@ -104,8 +103,6 @@ def estimate_kinematics(
         found.reasons.append(str(error))
     if found.recording is not None and found.visual is not None:
         _find_imu(found, config)
-    if found.intrinsics is not None and (found.trajectory is None or found.imu is not None):
-        found.keyframes = keyframe_motion(track, found.intrinsics)
     if found.imu is not None and config.compat == "strict":
         _find_fused(found, times_s)
     return found
@@ -143,8 +140,9 @@ def _find_imu(found: KinematicEstimate, config: KinematicsConfig) -> None:
     recording, visual = found.recording, found.visual
     assert recording is not None
     assert visual is not None
-    found.offset = estimate_time_offset(visual, recording, max_offset_s=config.max_time_offset_s)
     same_file = recording.source.startswith(("gpmf", "frame"))
+    largest = min(config.max_time_offset_s, SAME_FILE_OFFSET_S) if same_file else config.max_time_offset_s
+    found.offset = estimate_time_offset(visual, recording, max_offset_s=largest)
     if found.offset is None or not found.offset.is_reliable:
         if not same_file:
             found.reasons.append(
@@ -171,7 +169,7 @@ def _find_imu(found: KinematicEstimate, config: KinematicsConfig) -> None:
 
 def _find_fused(found: KinematicEstimate, times_s: Array | None) -> None:
     assert found.imu is not None
-    assert found.keyframes is not None
+    assert found.visual is not None
     try:
         if found.trajectory is not None:
             extent = float(np.ptp(found.trajectory.translations, axis=0).max())
@@ -183,7 +181,7 @@ def _find_fused(found: KinematicEstimate, times_s: Array | None) -> None:
                 times_s=times_s,
             )
         else:
-            found.fused = fuse_motion(found.keyframes, found.imu, times_s=times_s)
+            found.fused = fuse_motion(found.visual, found.imu, times_s=times_s)
     except ImuError as error:
         found.reasons.append(str(error))
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planish_egovid.kinematics.pose.patch_covariance import LinearFit
-from planish_egovid.kinematics.pose.rotation import exp, hat
+from planish_egovid.kinematics.pose.rotation import cross, exp, hat
 
 Array = NDArray[np.float64]
 
@@ -33,7 +33,7 @@ def _algebraic(rotation: Array, direction: Array, first: Array, second: Array) -
     lines = first @ essential.T
     back = second @ essential
     value = np.sum(second * lines, axis=1)
-    size2 = np.sum(np.cross(lines, second) ** 2, axis=1) + np.sum(np.cross(back, first) ** 2, axis=1)
+    size2 = np.sum(cross(lines, second) ** 2, axis=1) + np.sum(cross(back, first) ** 2, axis=1)
     return value, np.sqrt(np.maximum(size2, 1e-18))
 
 
@@ -76,7 +76,7 @@ def refine_essential(
             gain, cost, best, damping = cost - now, now, (rotation, direction), damping / 5
             turned = first @ rotation.T
             to_rotation = (turned @ direction)[:, None] * second - np.sum(second * turned, axis=1)[:, None] * direction
-            jacobian = np.concatenate([to_rotation, np.cross(turned, second) @ basis], axis=1) * weight_px[:, None]
+            jacobian = np.concatenate([to_rotation, cross(turned, second) @ basis], axis=1) * weight_px[:, None]
             weighted = jacobian / (1 + (residual / scale_px) ** 2)[:, None]
             fit = LinearFit(weighted.T @ jacobian, weighted[:, None], residual[:, None])
             if gain < 1e-9 * max(cost, 1e-9):

@@ -8,9 +8,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from planish_egovid.kinematics.pose.rotation import log, nearest_rotation
+from planish_egovid.kinematics.pose.rotation import cross, log, nearest_rotation
 
 Array = NDArray[np.float64]
+
+SAMPLE = 400
+"""Points that a homography is sought among."""
+MAX_SAMPLES = 200
+"""Of RANSAC. With the most outliers that a plane may have here, 200 find it with a probability above 0.99999."""
+MIN_ON_PLANE = 0.5
+"""Share of the points below which the scene is no plane."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,13 +53,18 @@ def planar_motion(
         near: Rotation [3, 3] estimated otherwise.
     """
     plane1, plane2 = rays1[:, :2] / rays1[:, 2:], rays2[:, :2] / rays2[:, 2:]
-    homography, mask = cv2.findHomography(plane1, plane2, cv2.RANSAC, threshold_px / float(np.median(density)))
-    if homography is None:
+    threshold = threshold_px / float(np.median(density))
+    # Most scenes are no plane: a few samples tell, and points as dense as these are not all needed for it.
+    some = slice(None, None, max(1, len(plane1) // SAMPLE))
+    homography, mask = cv2.findHomography(plane1[some], plane2[some], cv2.RANSAC, threshold, maxIters=MAX_SAMPLES)
+    if homography is None or mask.mean() < MIN_ON_PLANE:
         return None
     moved = rays1 @ homography.T
     moved /= np.linalg.norm(moved, axis=1, keepdims=True)
-    residuals = np.linalg.norm(np.cross(moved, rays2), axis=1) * density
-    inlier = mask[:, 0].astype(bool)
+    residuals = np.linalg.norm(cross(moved, rays2), axis=1) * density
+    inlier = residuals < threshold_px
+    if not inlier.any():
+        return None
     _, rotations, translations, normals = cv2.decomposeHomographyMat(homography, np.eye(3))
     possible: list[tuple[float, Array, Array]] = []
     for rotation, translation, normal in zip(rotations, translations, normals, strict=True):

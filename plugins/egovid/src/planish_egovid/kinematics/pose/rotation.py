@@ -22,6 +22,12 @@ def hat(vector: Array) -> Array:
     )
 
 
+def cross(a: Array, b: Array) -> Array:
+    """Return the cross products [n, 3] of rows; several times as fast as ``np.cross``."""
+    (ax, ay, az), (bx, by, bz) = a.T, b.T
+    return np.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], axis=1)
+
+
 def exp(rotation_vector: Array) -> Array:
     """Return rotation matrices [..., 3, 3] of rotation vectors [..., 3] in radians."""
     v = np.asarray(rotation_vector, np.float64)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planish_egovid.kinematics.pose.patch_covariance import LinearFit
-from planish_egovid.kinematics.pose.rotation import exp
+from planish_egovid.kinematics.pose.rotation import cross, exp
 
 Array = NDArray[np.float64]
 
@@ -14,7 +14,7 @@ Array = NDArray[np.float64]
 def ray_angles(rotation: Array, first: Array, second: Array) -> Array:
     """Return the angles [n] in radians between rays [n, 3] of the second view and turned rays of the first."""
     turned = first @ rotation.T
-    across = np.linalg.norm(np.cross(second, turned), axis=1)
+    across = np.linalg.norm(cross(second, turned), axis=1)
     return np.asarray(np.arctan2(across, np.sum(second * turned, axis=1)), np.float64)
 
 
@@ -41,18 +41,18 @@ def fit_rotation(
     spread = np.inf
     for _ in range(iterations):
         turned = first @ rotation.T
-        residual = np.cross(second, turned) * pixels_per_radian[:, None]
+        residual = cross(second, turned) * pixels_per_radian[:, None]
         size = np.linalg.norm(residual, axis=1)
         spread = max(scale_px, min(spread, float(np.median(size)) * 1.5))
         weight = 1 / (1 + (size / spread) ** 2)
         along = np.sum(second * turned, axis=1)[:, None, None]
         jacobian = (along * np.eye(3) - turned[:, :, None] * second[:, None, :]) * pixels_per_radian[:, None, None]
         weighted = weight[:, None, None] * jacobian
-        information = np.einsum("nij,nik->jk", weighted, jacobian)
+        information = weighted.reshape(-1, 3).T @ jacobian.reshape(-1, 3)
         step = -np.linalg.solve(
-            information + 1e-9 * np.trace(information) * np.eye(3), np.einsum("nij,ni->j", weighted, residual)
+            information + 1e-9 * np.trace(information) * np.eye(3), weighted.reshape(-1, 3).T @ residual.ravel()
         )
         rotation = exp(step) @ rotation
-        if np.linalg.norm(step) < 1e-9:
+        if np.linalg.norm(step) < 1e-8:
             break
     return rotation, LinearFit(information, weighted, residual)

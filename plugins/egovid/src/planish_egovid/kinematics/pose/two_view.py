@@ -24,6 +24,8 @@ from planish_egovid.kinematics.pose.rotation_fit import fit_rotation, ray_angles
 Array = NDArray[np.float64]
 Patches = NDArray[np.int64]
 
+CHEIRALITY_POINTS = 300
+"""Inliers that decide which of four motions has the scene in front of both cameras."""
 REFERENCE_WIDTH = 480
 """Picture width in pixels at which parallax and residuals are stated."""
 
@@ -50,7 +52,7 @@ class TwoViewConfig:
     min_inlier_frac: float = 0.3
     sigma_px: float = 0.3
     patch_columns: int = 6
-    bias_px: float = 0.15
+    bias_px: float = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,12 +172,14 @@ def _essential(
     matrix, mask = cv2.findEssentialMat(
         plane1, plane2, np.eye(3), method=cv2.RANSAC, prob=config.confidence, threshold=threshold
     )
-    if matrix is None or matrix.shape[0] < 3 or mask is None:
+    if matrix is None or matrix.shape[0] < 3 or mask is None or not mask.any():
         return None
+    inliers = np.flatnonzero(mask)
+    some = inliers[:: max(1, len(inliers) // CHEIRALITY_POINTS)]
     best: tuple[float, Array, Array] | None = None
     for k in range(0, matrix.shape[0] - 2, 3):  # several solutions may come stacked
         _, rotation, direction, _, _ = cv2.recoverPose(
-            matrix[k : k + 3], plane1, plane2, np.eye(3), distanceThresh=1e5, mask=mask.copy()
+            matrix[k : k + 3], plane1[some], plane2[some], np.eye(3), distanceThresh=1e5
         )
         residual = epipolar_residuals(rotation, direction[:, 0], rays1, rays2, density)
         cost = float(np.minimum(residual**2, 1).sum())

@@ -11,18 +11,23 @@ from numpy.typing import NDArray
 
 from planish_egovid.kinematics.pose.intrinsics import Intrinsics
 from planish_egovid.kinematics.pose.rotation import log
+from planish_egovid.kinematics.pose.subpixel import subpixel
 from planish_egovid.kinematics.pose.trajectory import Trajectory
 from planish_egovid.kinematics.pose.two_view import RelativePose, TwoViewConfig, relative_pose
 
 Array = NDArray[np.float64]
 
 
-class Correspondences(Protocol):
-    """A sequence of frames with point correspondences from each to the next, such as a ``FlowTrack``."""
+class DenseFlow(Protocol):
+    """Frames with dense flow from each to the next, such as a ``FlowTrack``."""
 
     @property
     def times_s(self) -> Array:
         """float64 [frames]."""
+
+    @property
+    def images(self) -> NDArray[np.uint8]:
+        """uint8 [frames, height, width]."""
 
     def __len__(self) -> int:
         """Return the number of pairs."""
@@ -73,7 +78,7 @@ class VisualMotion:
 
 
 def visual_motion(
-    track: Correspondences, intrinsics: Intrinsics, config: TwoViewConfig | None = None, *, spacing: int = 8
+    track: DenseFlow, intrinsics: Intrinsics, config: TwoViewConfig | None = None, *, spacing: int = 8
 ) -> VisualMotion:
     """Return the camera's motion between neighbouring frames of a clip.
 
@@ -83,5 +88,8 @@ def visual_motion(
         config: Thresholds.
         spacing: Pixels from one correspondence to the next.
     """
-    pairs = [relative_pose(*track.correspondences(i, spacing), intrinsics, config) for i in range(len(track))]
+    pairs: list[RelativePose | None] = []
+    for i in range(len(track)):
+        first, second, _ = subpixel(track.images[i], track.images[i + 1], *track.correspondences(i, spacing))
+        pairs.append(relative_pose(first, second, intrinsics, config))
     return VisualMotion(np.asarray(track.times_s, np.float64), pairs)
