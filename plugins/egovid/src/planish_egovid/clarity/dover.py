@@ -127,7 +127,7 @@ class DoverScorer:
         """
         import torch
 
-        from planish_egovid.semantics.torch_encoder import torch_threads
+        from planish_egovid.model.torch_threads import torch_threads
 
         found: list[tuple[float, float]] = []
         with torch.inference_mode(), torch_threads(self.threads):
