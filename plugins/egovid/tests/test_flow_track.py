@@ -137,7 +137,7 @@ def test_return_check_on_constructed_flow() -> None:
     forward[..., 0] = 10.0
     backward = -forward
     backward[:20, :, 0] = -8.0
-    valid, failing = ReturnCheck(height, width, grid=2)(forward, backward)
+    _, valid, failing = ReturnCheck(height, width, grid=2)(forward, backward)
     assert valid.shape == (20, 30)
     # What ends beyond x = 59 has left; the upper half returns 2 px off.
     assert valid[10:, :25].all()
@@ -148,7 +148,7 @@ def test_return_check_on_constructed_flow() -> None:
 
 def test_return_check_when_everything_leaves() -> None:
     forward = np.full((10, 10, 2), 99.0, np.float32)
-    valid, failing = ReturnCheck(10, 10, grid=1)(forward, -forward)
+    _, valid, failing = ReturnCheck(10, 10, grid=1)(forward, -forward)
     assert not valid.any()
     assert failing == 1.0
 
@@ -162,6 +162,21 @@ def test_dominant_homography_is_found_despite_a_hand() -> None:
     found = dominant_homography(flow, np.ones(flow.shape[:2], np.bool_), 2, (270, 480))
     assert found is not None
     np.testing.assert_allclose(homography_flow(found, 270, 480, 2), homography_flow(TURN, 270, 480, 2), atol=0.05)
+
+
+def test_a_camera_that_stands_still_has_no_dominant_motion() -> None:
+    random = np.random.default_rng(0)
+    flow = random.normal(0, 0.4, (135, 240, 2)).astype(np.float32)
+    # A hand, and what drifts with it on a plain wall.
+    flow[:, 130:] = homography_flow(TURN, 270, 480, grid=2)[:, 130:]
+    everywhere = np.ones(flow.shape[:2], np.bool_)
+    found = dominant_homography(flow, everywhere, 2, (270, 480))
+    assert found is not None
+    assert (found == np.eye(3)).all()
+    # A slow pan of the whole picture is no standstill.
+    pan = dominant_homography(flow[:, :1] * 0 + np.float32([1.5, 0]) + 0 * flow, everywhere, 2, (270, 480))
+    assert pan is not None
+    np.testing.assert_allclose(pan[:2, 2], [1.5, 0], atol=1e-3)
 
 
 def test_no_dominant_homography_without_trusted_pixels_or_agreement() -> None:

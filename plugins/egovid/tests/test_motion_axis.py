@@ -123,6 +123,30 @@ def test_a_turn_is_global_and_a_hand_is_residual() -> None:
     assert held["flow_global"] == pytest.approx(alone["flow_global"], rel=0.03)
 
 
+def test_before_a_still_camera_only_the_hand_moves() -> None:
+    held = measured(clip(HeadMotion.still(), hand=Hand()))
+    assert held["flow_global"] == 0.0
+    assert held["flow_residual"] > 0.1
+    assert held["flow_mean"] == pytest.approx(held["flow_residual"], rel=0.5)
+
+
+def test_plain_walls_do_not_drift() -> None:
+    """A thing before a plain wall, things that stand at its foot: DIS alone spreads the motion over the wall."""
+    wall = np.full((17, 270, 480, 3), 150, np.uint8)
+    wall[:, 200:] = render_clip(HeadMotion.still(), frames=1).frames[0, 200:]
+    wall += np.random.default_rng(0).integers(0, 4, wall.shape, dtype=np.uint8)
+    for frame in range(17):
+        left = 100 + 12 * frame
+        wall[frame, 70:150, left : left + 60] = np.indices((80, 60)).sum(axis=0)[..., None] % 32 * 6
+    found = [
+        MotionAxis(MotionConfig(method=method)).measure(
+            view_of(wall, MotionAxis(MotionConfig(method=method)), times_s=np.arange(17) * 4 / 30)
+        )["flow_mean"]
+        for method in ("chain", "plain")
+    ]
+    assert found[0] < 0.7 * found[1]
+
+
 def test_walking_on_moves_the_edges_more_than_the_middle() -> None:
     found = measured(clip(HeadMotion.walking((0.0, 0.0, 0.8))))
     corners = [found[name] for name in WINDOWS[1:]]

@@ -15,6 +15,13 @@ from planish_egovid.flow.one_thread import one_thread
 from planish_egovid.flow.pixel_grid import inside, pixel_grid
 from planish_egovid.flow.track import FlowTrack
 
+LOST = 0.2
+"""A pixel that is not valid is lost if going there and back misses it by more than this share of the way.
+
+Some miss by a pixel or two only because they go far; DIS is nearer to the truth there than the dominant motion. On
+plain walls DIS drifts, and no share of the way leads back.
+"""
+
 
 @dataclass(frozen=True)
 class LongFlow:
@@ -24,7 +31,7 @@ class LongFlow:
         first: Index of the first frame in the track.
         last: Index of the second frame.
         flow: float32 [rows, columns, 2], in pixels of the analysed picture. If filled, pixels that leave the picture
-            have the dominant motion.
+            or are lost have the dominant motion.
         valid: bool [rows, columns], pixels that were followed all the way.
         homography: float64 [3, 3], the dominant motion, or None; nothing is filled then.
         grid: Spacing in pixels.
@@ -47,8 +54,8 @@ def long_flows(track: FlowTrack, links: int, *, filled: bool = True) -> Iterator
     Args:
         track: Flow between neighbouring sampled frames.
         links: Sampling steps that become one, at least 1. Steps that are left at the end are not used.
-        filled: Whether pixels that leave the picture get the dominant motion; otherwise they keep what the search gave,
-            which is mostly too short.
+        filled: Whether pixels that leave the picture or are lost get the dominant motion; otherwise they keep what the
+            search gave.
     """
     starts = track.frame_of[::links]
     for first, last in pairwise(starts):
@@ -65,9 +72,10 @@ def _link(track: FlowTrack, pair: int, filled: bool) -> LongFlow:
     homography = dominant_homography(flow, valid, grid, (height, width))
     if filled and homography is not None:
         points = pixel_grid(height, width, grid)
-        leaving = ~inside(points + flow, height, width)
+        x, y = flow[..., 0], flow[..., 1]
+        lost = ~valid & (track.return_px[pair] > LOST * np.sqrt(x * x + y * y))
         flow = flow.copy()
-        flow[leaving] = _moved(points[leaving], homography) - points[leaving]
+        flow[lost] = _moved(points[lost], homography) - points[lost]
     return LongFlow(pair, pair + 1, np.ascontiguousarray(flow), valid, homography, grid)
 
 

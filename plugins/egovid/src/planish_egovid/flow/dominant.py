@@ -15,6 +15,12 @@ POINTS_PX = 16
 FEWEST_POINTS = 24
 AGREE_PX = 3.0
 """How far a vector may be from the homography to count as agreeing, in pixels of the analysed picture."""
+STILL_PX = 1.0
+STILL_SHARE = 0.8
+"""No motion at all wins if it explains this share of the vectors that the homography explains, each to ``STILL_PX``.
+
+Before a camera that stands still most vectors are noise on plain walls, and eight free parameters follow a hand.
+"""
 EDGE_PX = 32
 """Near the picture's edge flow is not looked at: a patch of 8 px at a quarter of the size, half outside, moves too
 little, there and back alike."""
@@ -31,6 +37,7 @@ def dominant_homography(
     """Return the homography [3, 3] that most trusted flow vectors agree with, by RANSAC.
 
     A turn of the head moves everything by one homography, whatever the depth; hands and near things stick out of it.
+    The identity is preferred where it does about as well.
 
     Args:
         flow: float32 [rows, columns, 2], flow at every ``grid``-th pixel, in pixels of the picture.
@@ -51,8 +58,13 @@ def dominant_homography(
         return None
     rows, columns = rows * step, columns * step
     here = np.stack([columns, rows], axis=1).astype(np.float64) * grid
+    vectors = flow[rows, columns].astype(np.float64)
     with one_thread():
-        homography, agree = cv2.findHomography(here, here + flow[rows, columns], cv2.RANSAC, AGREE_PX)
-    if homography is None or np.count_nonzero(agree) < FEWEST_POINTS or not keeps_orientation(homography, shape):
-        return None
+        homography, agree = cv2.findHomography(here, here + vectors, cv2.RANSAC, AGREE_PX)
+        if homography is None or np.count_nonzero(agree) < FEWEST_POINTS or not keeps_orientation(homography, shape):
+            return None
+        left = here + vectors - cv2.perspectiveTransform(here[None], homography)[0]
+    still, explained = (np.count_nonzero(np.hypot(*gaps.T) < STILL_PX) for gaps in (vectors, left))
+    if still >= max(FEWEST_POINTS, STILL_SHARE * explained):
+        return np.eye(3)
     return np.asarray(homography, np.float64)

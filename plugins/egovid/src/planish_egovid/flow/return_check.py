@@ -16,11 +16,13 @@ class Returned(NamedTuple):
     """What a check has found.
 
     Attributes:
-        valid: bool [ceil(height / grid), ceil(width / grid)], which points of the first frame return. One that leaves
-            the picture is not valid: nothing says where it went.
+        return_px: float32 [ceil(height / grid), ceil(width / grid)], how far from itself each point of the first frame
+            ends; infinite for one that leaves the picture, as nothing says where it went.
+        valid: bool [ceil(height / grid), ceil(width / grid)], which points return.
         failing_frac: Share of points that do not return, of those that stay in the picture.
     """
 
+    return_px: NDArray[np.float32]
     valid: NDArray[np.bool_]
     failing_frac: float
 
@@ -38,7 +40,7 @@ class ReturnCheck:
             max_return_px: A point is valid if it returns nearer than this to where it started.
         """
         self._grid = grid
-        self._limit = max_return_px**2
+        self._limit = max_return_px
         self._size = height, width
         self._start = pixel_grid(height, width, grid)
 
@@ -56,6 +58,8 @@ class ReturnCheck:
         gap += step
         x, y = gap[..., 0], gap[..., 1]
         stays = inside(target, *self._size)
-        valid = np.asarray((x * x + y * y < self._limit) & stays, np.bool_)
+        return_px = np.sqrt(x * x + y * y)
+        return_px[~stays] = np.inf
+        valid = np.asarray(return_px < self._limit, np.bool_)
         staying = np.count_nonzero(stays)
-        return Returned(valid, 1.0 - np.count_nonzero(valid) / staying if staying else 1.0)
+        return Returned(return_px, valid, 1.0 - np.count_nonzero(valid) / staying if staying else 1.0)

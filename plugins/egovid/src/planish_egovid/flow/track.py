@@ -65,6 +65,8 @@ class FlowTrack:
             pixels of the analysed picture, not rescaled to any stride.
         backward: float32 [pairs, rows, columns, 2], the same from frame i + 1 to frame i, but only at every
             ``grid``-th pixel of every ``grid``-th row: it serves the check.
+        return_px: float32 [pairs, rows, columns], how far from itself each of these pixels of frame i ends after going
+            there and back; infinite if it leaves the picture.
         valid: bool [pairs, rows, columns], pixels of frame i, at every ``grid``-th pixel, whose target lies inside the
             picture and leads back to them.
         valid_frac: float64 [pairs], share of all pixels that are valid.
@@ -79,6 +81,7 @@ class FlowTrack:
     frame_of: NDArray[np.intp]
     forward: NDArray[np.float32]
     backward: NDArray[np.float32]
+    return_px: NDArray[np.float32]
     valid: NDArray[np.bool_]
     valid_frac: NDArray[np.float64]
     prewarped: NDArray[np.bool_]
@@ -183,6 +186,7 @@ def track_of(frames: Frames, config: FlowConfig | None = None) -> FlowTrack:
     rows, columns = -(-height // GRID), -(-width // GRID)
     forward = np.empty((pairs, height, width, 2), np.float32)
     backward = np.empty((pairs, rows, columns, 2), np.float32)
+    return_px = np.empty((pairs, rows, columns), np.float32)
     valid = np.empty((pairs, rows, columns), np.bool_)
     prewarped = np.zeros(pairs, np.bool_)
     there, back = DisFlow(config.preset), DisFlow("ultrafast")
@@ -191,16 +195,17 @@ def track_of(frames: Frames, config: FlowConfig | None = None) -> FlowTrack:
     for i in range(pairs):
         first, second = images[i], images[i + 1]
         forward[i], reverse = there.pair(first, second), back.pair(second, first)
-        valid[i], failing = check(forward[i], reverse)
+        return_px[i], valid[i], failing = check(forward[i], reverse)
         if config.prewarp == "always" or (config.prewarp == "fallback" and failing > config.fallback_frac):
             homography = align(i, images)
             if homography is not None:
                 ahead = aligned_flow(first, second, homography, there)
                 behind = aligned_flow(second, first, inverse(homography), back)
-                passes, _ = check(ahead, behind)
+                distance, passes, _ = check(ahead, behind)
                 # An alignment to something that moves on its own may be worse than none.
                 if config.prewarp == "always" or np.count_nonzero(passes) > np.count_nonzero(valid[i]):
-                    forward[i], reverse, valid[i], prewarped[i] = ahead, behind, passes, True
+                    forward[i], reverse, prewarped[i] = ahead, behind, True
+                    return_px[i], valid[i] = distance, passes
         backward[i] = reverse[::GRID, ::GRID]
     share = np.count_nonzero(valid, axis=(1, 2)) / (rows * columns)
     return FlowTrack(
@@ -210,6 +215,7 @@ def track_of(frames: Frames, config: FlowConfig | None = None) -> FlowTrack:
         frame_of=np.cumsum(shown) - 1,
         forward=forward,
         backward=backward,
+        return_px=return_px,
         valid=valid,
         valid_frac=share,
         prewarped=prewarped,

@@ -27,9 +27,10 @@ from planish_egovid.video.view import ClipView
 class MotionAxis(Axis):
     """Motion strength by optical flow between frames 8/30 s apart (EgoVid's ``optical-flow-score.py``).
 
-    With DIS, unless plain, a pixel that leaves the picture is taken to move with the picture as a whole: what is no
-    longer seen cannot be followed. ``flow_valid_frac`` says how many pixels could be followed there and back. The five
-    quarters, ``flow_global`` and ``flow_residual`` are planish's own.
+    With DIS, unless plain, a pixel that leaves the picture, or misses by far when it is followed there and back, is
+    taken to move with the picture as a whole: on plain walls, or behind a hand, there is nothing to follow.
+    ``flow_valid_frac`` says how many pixels could be followed. The five quarters, ``flow_global`` and
+    ``flow_residual`` are planish's own.
     """
 
     name: ClassVar[str] = "motion"
