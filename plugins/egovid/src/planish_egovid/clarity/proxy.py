@@ -19,8 +19,9 @@ from planish_egovid.clarity.sharpness import measure_detail
 _HALF_SHARP = 0.35
 """``fineness`` that counts half: a photograph blurred by a Gaussian of 1.5 px."""
 _STEEPNESS = 2.5
-_FREE_BLOCKINESS, _BLOCKINESS_SCALE = 0.1, 1.5
-_FREE_NOISE, _NOISE_SCALE = 1.5, 15.0
+_FREE_BLOCKINESS, _BLOCKINESS_SCALE = 0.1, 0.8
+_FREE_NOISE, _NOISE_SCALE = 3.0, 12.0
+"""Grey levels: dense texture in a small picture is taken for up to 3 levels of noise."""
 
 
 @dataclass(frozen=True)

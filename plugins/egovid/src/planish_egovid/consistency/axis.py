@@ -100,6 +100,14 @@ class ConsistencyAxis(Axis):
             low="inconsistent: later frames show something else",
             description="least CLIP cosine of the first frame and later ones, times 100",
         ),
+        # Before the cut, because a picture that has stood still jumps when it goes on.
+        Rule(
+            metric="freeze_frac",
+            column="freeze_frac",
+            default=Threshold(max=0.2),
+            high="inconsistent: picture stands still",
+            description="share of frames that repeat the one before",
+        ),
         Rule(
             metric="cut_score",
             column="cut_score",
@@ -113,13 +121,6 @@ class ConsistencyAxis(Axis):
             default=Threshold(min=IN_ORDER),
             low="inconsistent: frames out of order",
             description="how far frames lead on, about 2 in steady motion",
-        ),
-        Rule(
-            metric="freeze_frac",
-            column="freeze_frac",
-            default=Threshold(max=0.2),
-            high="inconsistent: picture stands still",
-            description="share of frames that repeat the one before",
         ),
         Rule(
             metric="frame_similarity",
