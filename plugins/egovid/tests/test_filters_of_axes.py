@@ -144,23 +144,19 @@ class _Contract(DataFilterContract):
             clips.append(Clip(f"c{level}", str(folder / f"{level}.mp4")))
         return clips
 
-    def _policy(self, name: str, value: float) -> Config:
-        policy: Config = self.plugin.Policy(**{name: {"max" if self.thresholds[name] == "looser" else "min": value}})
-        return policy
-
 
 class TestLightContract(_Contract):
     plugin = Light
-    thresholds: ClassVar = {"light": "stricter"}
-    threshold_values: ClassVar = {"light": (0.0, 0.1, 0.3, 0.5, 0.8, 1.0)}
+    thresholds: ClassVar = {"light.min": "stricter", "light.max": "looser"}
+    threshold_values: ClassVar = {"light.min": (0.0, 0.1, 0.3, 0.5, 0.8, 0.9), "light.max": (0.2, 0.5, 0.8, 1.0)}
     bad_options = ({"stride_s": 0}, {"max_clip_s": -1})
 
 
 class TestLightAndRedContract(_Contract):
     plugin = LightAndRed
     options: ClassVar = {"red": {"gain": 0.5}}
-    thresholds: ClassVar = {"red": "looser", "frames_damaged": "looser"}
-    threshold_values: ClassVar = {"red": (0.0, 0.1, 0.2, 0.5), "frames_damaged": (0, 1, 5)}
+    thresholds: ClassVar = {"red.max": "looser", "frames_damaged.max": "looser"}
+    threshold_values: ClassVar = {"red.max": (0.0, 0.1, 0.2, 0.5), "frames_damaged.max": (0, 1, 5)}
     bad_options = ({"axes": ["green"]}, {"early_exit_thresholds": {"rde": {"min": 1}}})
 
 
@@ -302,3 +298,20 @@ def test_illustrations_begin_with_a_filmstrip(clips: list[Clip]) -> None:
 def test_presets_name_only_what_the_filter_has() -> None:
     assert LightAndRed.presets.keys() == {"conservative"}
     assert LightAndRed.Policy(**LightAndRed.presets["conservative"]).light == Threshold()  # type: ignore[attr-defined]
+
+
+def test_files_are_cut_as_the_options_say(clips: list[Clip], tmp_path: Path) -> None:
+    """Two seconds make four windows of half a second; whole files keep their path as their name."""
+    path = Path(clips[0].path)
+    (whole,) = Light().clips_of(path)
+    assert (whole.id, whole.path, whole.start_s, whole.end_s) == (str(path), str(path), 0.0, None)
+    windows = Light(segment={"method": "windows", "length_s": 0.5}).clips_of(path)
+    assert [(clip.start_s, clip.end_s) for clip in windows] == [(0.0, 0.5), (0.5, 1.0), (1.0, 1.5), (1.5, 2.0)]
+    assert len({clip.id for clip in windows}) == 4
+    assert [row.frames_actual for row in Light().score(windows)] == [15] * 4  # type: ignore[attr-defined]
+    with pytest.raises(DataError, match="too short"):
+        Light(segment={"method": "windows", "length_s": 9}).clips_of(path)
+    with pytest.raises(DataError, match="cannot be opened"):
+        Light(segment={"method": "windows"}).clips_of(tmp_path / "bad.mp4")
+    with pytest.raises(ConfigError, match=r"light.segment: a file alone holds no narrations"):
+        Light(segment={"method": "narrations"})

@@ -18,22 +18,24 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 from planish.config import Config as PluginConfig
-from planish.errors import PlanishError
+from planish.errors import DataError, PlanishError
 from planish.interfaces import Clip, Decision, Illustration, Row, Stage, StagedFilter
 from pydantic import BaseModel, Field, create_model
 
 from planish_egovid.axis import Axis
+from planish_egovid.clips.segmenter import Source, make_segmenter
 from planish_egovid.filters.clip_columns import CLIP_RULES, ClipColumns
-from planish_egovid.filters.config import PipelineConfig
+from planish_egovid.filters.config import ClipConfig, PipelineConfig
 from planish_egovid.filters.decode_stage import DecodeStage
 from planish_egovid.filters.early_exit import EarlyExit
 from planish_egovid.filters.filmstrip import filmstrip, filmstrip_request
 from planish_egovid.policy import PRESETS, Rule, decide, policy_model, settled
 from planish_egovid.policy.policy_model import preset_values
-from planish_egovid.video import ClipView, DecodeConfig, FrameRequest, VideoInfo, decode_clips
+from planish_egovid.video import ClipView, FrameRequest, VideoInfo, decode_clips, probe
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -79,6 +81,20 @@ class _MadeOfAxes(StagedFilter):
         """
         return list(self._stages)
 
+    def clips_of(self, path: Path) -> list[Clip]:
+        """Return the clips that the option ``segment`` cuts a file into.
+
+        Raises:
+            DataError: The file cannot be read, or is shorter than a clip has to be.
+        """
+        config: Any = self.config
+        if config.segment.method == "whole":
+            return super().clips_of(path)
+        clips = make_segmenter(config.segment).clips(Source.of(path, probe(path)))
+        if not clips:
+            raise DataError(f"'{path}' is too short for a clip of segment.method={config.segment.method}")
+        return clips
+
     def decide(self, row: Row, policy: PluginConfig | None = None) -> Decision:
         """Reject a row with an error, or one that breaks a threshold; the first broken rule gives the reason."""
         return decide(row, self.Policy() if policy is None else policy, self.rules)
@@ -123,7 +139,7 @@ class AxisFilter(_MadeOfAxes):
         """Make ``Config``, ``Columns`` and ``Policy`` from the axis."""
         super().__init_subclass__(**kwargs)
         if "axis" in cls.__dict__:
-            bases = (cls.axis.Config, DecodeConfig)
+            bases = (cls.axis.Config, ClipConfig)
             cls.Config = _part_of(cls, create_model("Config", __base__=bases, __module__=cls.__module__))
             cls.Config.__doc__ = f"How to measure {cls.axis.summary}."
             _complete(cls, [cls.axis])
