@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from planish.interfaces import Clip, Row
@@ -238,3 +239,19 @@ def test_asked_frames_are_those_measured() -> None:
         ("rgb", 32, 120),
         ("gray", 480, 30),
     ]
+
+
+def test_pictures_show_the_cut() -> None:
+    joined = corruptions.hard_cut(frames_of(), frames_of(seed=1), 63)
+    view = view_of(joined, AXIS)
+    row = AXIS.Columns(clip_id="a", **AXIS.measure(view))
+    plot, pair = AXIS.illustrate(view, row)
+    assert plot.media_type == "image/svg+xml"
+    assert plot.data.count(b"stroke-dasharray") == 1
+    shown = cv2.imdecode(np.frombuffer(pair.data, np.uint8), cv2.IMREAD_GRAYSCALE)
+    assert shown.shape == (136, 2 * 240 + 4)
+    # Frame 60 of the first room on the left, frame 64 of the second one on the right.
+    for side, frame in ((shown[:, :240], joined[60]), (shown[:, -240:], joined[64])):
+        assert np.abs(side.astype(int) - cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)).mean() < 4
+    assert "2.10 s" in pair.caption
+    assert AXIS.illustrate(view_of(joined[:1], AXIS), row) == []

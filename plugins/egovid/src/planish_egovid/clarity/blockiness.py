@@ -14,8 +14,8 @@ _SAME = 0.05
 def blockiness(gray: NDArray[np.uint8]) -> float | None:
     """Return how much larger steps between pixels are on every eighth row or column than on the others.
 
-    1 in an unblocked picture; the mean over rows and columns. The grid may begin anywhere, as in a cropped video. None for a picture too small or too
-    flat to tell.
+    1 in an unblocked picture; the mean over rows and columns. The grid may begin anywhere, as in a cropped video. None
+    for a picture too small or too flat to tell.
 
     Args:
         gray: uint8 [height, width], as decoded: scaling moves the grid.

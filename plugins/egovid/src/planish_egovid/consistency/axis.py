@@ -8,12 +8,13 @@ from typing import Any, ClassVar
 import cv2
 import numpy as np
 from planish.config import Config
-from planish.interfaces import Clip, Row, Stage
+from planish.interfaces import Clip, Illustration, Row, Stage
 from pydantic import Field
 
 from planish_egovid.axis import Axis
 from planish_egovid.consistency.appearance import Appearance, thumbnail_request
 from planish_egovid.consistency.cuts import find_cuts, repeated_share
+from planish_egovid.consistency.picture import around, change_plot
 from planish_egovid.flow.track import FlowConfig, flow_requests, flow_track
 from planish_egovid.policy.rule import Rule, Threshold
 from planish_egovid.semantics import image_embedding
@@ -184,6 +185,20 @@ class ConsistencyAxis(Axis):
             UnsupportedError: A package that the model needs is not installed.
         """
         return embedding_stage(self.config.embedding)
+
+    def illustrate(self, view: ClipView, row: Row) -> list[Illustration]:
+        """Return the change from frame to frame over time, and the frames around the strongest evidence for a cut."""
+        appearance = Appearance.of(view.frames(thumbnail_request(view.video, view.duration_s)))
+        if len(appearance.times_s) < 2:
+            return []
+        track = flow_track(view, self.config.flow)
+        cuts = find_cuts(appearance, track)
+        pictures = [change_plot(cuts.times_s, appearance.changes, cuts.above(self.config.min_cut_score))]
+        strongest = int(cuts.scores.argmax())
+        if len(track) and cuts.scores[strongest] > 0:
+            at_s, score = float(cuts.times_s[strongest]), float(cuts.scores[strongest])
+            pictures.append(around(track.images, track.times_s, at_s, score))
+        return pictures
 
     def _reason(self, video: VideoInfo, duration_s: float) -> str | None:
         """Return why there will be no ``ii_sim``, or None."""

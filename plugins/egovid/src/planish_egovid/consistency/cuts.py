@@ -39,7 +39,7 @@ def find_cuts(appearance: Appearance, track: FlowTrack) -> Cuts:
 
     Two independent witnesses must agree. Optical flow between frames 4/30 s apart fails in cuts, but in very fast turns
     and sudden light as well; appearance jumps from one frame to the next in cuts and after dropped frames, but not in
-    turns, however fast.
+    turns, however fast. A change after the last frame that flow was sampled at has no second witness and scores 0.
     """
     lost = flow_lost(track.valid_frac)
     times = appearance.times_s[1:]
