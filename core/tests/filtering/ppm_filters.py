@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from planish.config import Config as PluginConfig
-from planish.errors import DataError
+from planish.errors import DataError, UnsupportedError
 from planish.interfaces import Clip, ClipWork, DataFilter, Decision, Row, Stage, StagedFilter
 from pydantic import Field
 
@@ -117,6 +117,8 @@ def indulge(clip: Clip) -> None:
         if not marker.exists():
             marker.touch()
             os.kill(os.getpid(), signal.SIGKILL)
+    elif vice == "no model":
+        raise UnsupportedError("the model cannot be loaded; pip install a-model")
     elif vice == "exit":
         os._exit(int(argument))
     elif vice == "sleep":

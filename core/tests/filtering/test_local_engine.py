@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from planish.errors import DataError, WorkError
+from planish.errors import DataError, UnsupportedError, WorkError
 from planish.filtering.local_engine import LocalEngine, available_cores
 from planish.filtering.scoring import score_group
 from planish.interfaces import Clip, FilterJob
@@ -60,6 +60,14 @@ def test_a_clip_whose_worker_dies_once_is_scored_again(clips, tmp_path, size):
     expected = run(clips, in_process=True)
     assert run(with_text(clips, c02=f"die once:{tmp_path / 'died'}"), size=size) == expected
     assert (tmp_path / "died").exists()
+
+
+@pytest.mark.parametrize("in_process", [True, False])
+def test_a_filter_that_cannot_work_at_all_ends_the_run(clips, in_process):
+    # Every clip would fail for the same reason, each after its own attempt to load a model.
+    with pytest.raises(UnsupportedError, match="pip install a-model"):
+        run(with_text(clips, c02="no model"), in_process=in_process)
+    assert not multiprocessing.active_children()
 
 
 def test_a_clip_that_hangs_costs_one_row(clips):

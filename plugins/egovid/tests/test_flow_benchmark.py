@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from planish.benchmark.schema import collect
-from planish_egovid.benchmark.flow_accuracy import rows
+from planish.benchmark import BenchmarkOptions, collect
+from planish.errors import UnsupportedError
+from planish_egovid.benchmark.flow_accuracy import bench, rows
 
 
 @pytest.fixture(scope="module")
@@ -27,3 +28,13 @@ def test_at_stride_8_chaining_is_nearer_to_the_truth_over_all_pixels(found: list
     for extra in long:
         assert abs(extra["chain"]["clip_all_pct"]) < 0.5 * abs(extra["plain"]["clip_all_pct"])
         assert extra["chain"]["worst_pair_visible_pct"] < 2.0
+
+
+def test_the_program_holds_itself_to_the_truth(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UnsupportedError, match="--device cpu"):
+        bench(BenchmarkOptions("cuda"))
+    assert bench(BenchmarkOptions("cpu", quick=True)).oracle_passed
+    monkeypatch.setattr("planish_egovid.benchmark.flow_accuracy.WITHIN_PCT", 0.01)
+    failed = bench(BenchmarkOptions("cpu", quick=True))
+    assert not failed.oracle_passed
+    assert "in the worst pair" in failed.notes[0]

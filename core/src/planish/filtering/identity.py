@@ -9,6 +9,8 @@ from functools import cache
 from importlib.metadata import packages_distributions, version
 from typing import Any
 
+from pydantic import BaseModel
+
 from planish.interfaces.data_filter import DataFilter
 
 
@@ -41,13 +43,33 @@ class FilterIdentity:
         """
         if distribution is None:
             distribution, version = _origin(type(data_filter).__module__)
-        params = data_filter.config.model_dump(mode="json")
+        params = scoring_params(data_filter.config)
         return cls(data_filter.name, data_filter.metric_version, params_hash(params), distribution, version or "")
 
     @property
     def key(self) -> str:
         """Name of the folder of scores: equal exactly for filters whose scores may stand side by side."""
         return f"{self.filter}-v{self.metric_version}-{self.params_hash[:12]}"
+
+
+def scoring_params(config: BaseModel) -> dict[str, Any]:
+    """Return the options that scores depend on, as JSON values.
+
+    A field that is declared with ``json_schema_extra={"decides_scores": False}``, such as a batch size, is left out, in
+    nested options too: it may change without anything being scored again.
+    """
+    params: dict[str, Any] = config.model_dump(mode="json")
+    _leave_out(config, params)
+    return params
+
+
+def _leave_out(config: BaseModel, params: dict[str, Any]) -> None:
+    for name, field in type(config).model_fields.items():
+        extra = field.json_schema_extra
+        if isinstance(extra, dict) and extra.get("decides_scores") is False:
+            params.pop(name, None)
+        elif isinstance(value := getattr(config, name), BaseModel):
+            _leave_out(value, params[name])
 
 
 def params_hash(params: Any) -> str:

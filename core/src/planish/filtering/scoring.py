@@ -5,7 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from planish.errors import ConfigError, PluginError, UnsupportedError
 from planish.interfaces.data_filter import Clip, DataFilter, Row
+
+FATAL = (ConfigError, PluginError, UnsupportedError)
+"""Errors that are about a filter and not about a clip, such as a model that cannot be loaded: they end the run."""
 
 _log = logging.getLogger(__name__)
 
@@ -15,10 +19,15 @@ def score_group(data_filter: DataFilter, clips: Sequence[Clip]) -> list[Row]:
 
     A filter that raises, or that returns other rows than one a clip, breaks its contract: the clips are then scored one
     by one, and the one that it fails on gets an error row. Engines call this instead of ``DataFilter.score``.
+
+    Raises:
+        ConfigError, PluginError, UnsupportedError: As the filter raised it; every other clip would fail alike.
     """
     try:
         rows = data_filter.score(clips)
         _check(data_filter, clips, rows)
+    except FATAL:
+        raise
     except Exception as error:
         if len(clips) > 1:
             return [row for clip in clips for row in score_group(data_filter, [clip])]

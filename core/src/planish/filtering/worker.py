@@ -12,7 +12,7 @@ from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from planish.filtering.scoring import score_group
+from planish.filtering.scoring import FATAL, score_group
 from planish.filtering.threads import limited_threads
 from planish.interfaces.engine import FilterJob
 
@@ -23,8 +23,8 @@ _LONGEST_OUTPUT = 1 << 20
 def work(connection: Connection, job: FilterJob, threads: int, output: str) -> None:
     """Serve until the connection closes.
 
-    The parent receives ``("ready",)``, ``("failed", kind, message)``, ``("log", logger, level, message)`` and, for
-    each group of clips that it sends, ``("rows", [column -> value])``.
+    The parent receives ``("ready",)``, ``("log", logger, level, message)`` and, for each group of clips that it sends,
+    ``("rows", [column -> value])``; or at last ``("failed", kind, message)``, if the filter can do nothing at all.
 
     Args:
         connection: To the parent.
@@ -59,8 +59,12 @@ def work(connection: Connection, job: FilterJob, threads: int, output: str) -> N
             clips = connection.recv()
             if clips is None:
                 return
-            with limited_threads(threads):
-                rows = score_group(data_filter, clips)
+            try:
+                with limited_threads(threads):
+                    rows = score_group(data_filter, clips)
+            except FATAL as error:
+                send("failed", type(error).__name__, " ".join(str(error).split()))
+                return
             send("rows", [row.model_dump() for row in rows])
             if os.fstat(2).st_size > _LONGEST_OUTPUT:
                 os.ftruncate(2, 0)

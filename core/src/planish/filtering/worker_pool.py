@@ -83,6 +83,7 @@ class WorkerPool:
 
         Raises:
             WorkError: Workers cannot start.
+            PlanishError: The filter can do nothing at all: it cannot be built in a worker, or a model not be loaded.
         """
         source = iter(groups)
         with _temporary_folder() as folder:

@@ -127,7 +127,8 @@ class DataFilter(Plugin):
 
     interface_version: ClassVar[int] = 1
     Config: ClassVar[type[PluginConfig]]
-    """How to score: models, sampling, sizes. Part of a stored score's identity."""
+    """How to score: models, sampling, sizes. Part of a stored score's identity, but for fields that are declared with
+    ``json_schema_extra={"decides_scores": False}``, such as a batch size."""
     Policy: ClassVar[type[PluginConfig]]
     """How to decide: thresholds. Never part of a score's identity."""
     Columns: ClassVar[type[Row]]

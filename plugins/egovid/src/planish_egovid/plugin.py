@@ -26,7 +26,10 @@ def planish_register_commands(register: Register) -> None:
 @planish.hookimpl
 def planish_register_benchmarks(register: Register) -> None:
     """Register the benchmark programs."""
-    register("egovid", "planish_egovid.benchmark.scoring:bench", "clips a second, by stage, beside what you would use")
+    register("egovid", "planish_egovid.benchmark.scoring:bench", "clips a second on processors, beside Data-Juicer")
+    register("egovid-memory", "planish_egovid.benchmark.memory:bench", "memory of the workers over 10 000 clips")
+    register("egovid-models", "planish_egovid.benchmark.model_backends:bench", "CLIP and RAFT on a GPU, clips a second")
+    register("egovid-flow", "planish_egovid.benchmark.flow_accuracy:bench", "optical flow against exact flow")
 
 
 @planish.hookimpl

@@ -9,7 +9,8 @@ from time import perf_counter
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from planish.benchmark.schema import Measurement, Row
+from planish.benchmark import BenchmarkOptions, BenchmarkResult, Measurement, Row, collect
+from planish.errors import UnsupportedError
 
 from planish_egovid.flow.chain import long_flows
 from planish_egovid.flow.dis import Preset
@@ -19,6 +20,9 @@ from planish_egovid.motion.gauge import Gauge
 from planish_egovid.testing import HeadMotion, RenderedClip, Room, render_clip
 from planish_egovid.video.request import Frames
 
+NAME = "egovid-flow"
+WITHIN_PCT = 2.0
+"""What the chained flow of the default preset must keep to in every pair, over pixels visible in both frames."""
 METHODS = ("chain", "prewarp", "plain")
 WALKS: dict[str, tuple[HeadMotion, int]] = {
     "walk": (HeadMotion(), 0),
@@ -94,6 +98,28 @@ def rows(
                 }
                 found += _compared(f"{name}/dis-{preset}/stride {frames}", results)
     return found
+
+
+def bench(options: BenchmarkOptions) -> BenchmarkResult:
+    """Measure; the default preset must keep to ``WITHIN_PCT`` in every pair of frames.
+
+    Raises:
+        UnsupportedError: A GPU is asked for.
+    """
+    if options.device != "cpu":
+        raise UnsupportedError("this benchmark is of processors: --device cpu")
+    found = rows(("fast",), 1.2, 1) if options.quick else rows()
+    worst = {
+        row.case: row.extra["chain"]["worst_pair_visible_pct"]
+        for row in found
+        if row.metric == "magnitude error" and "/dis-fast/" in row.case
+    }
+    faults = [
+        f"{case}: {value:.2f} % off in the worst pair, more than {WITHIN_PCT:g} %"
+        for case, value in worst.items()
+        if value > WITHIN_PCT
+    ]
+    return collect(NAME, found, oracle_passed=not faults, command=options.command, notes=faults)
 
 
 def _compared(case: str, results: dict[str, FlowAccuracy]) -> list[Row]:

@@ -23,6 +23,7 @@ class RaftConfig(Placement):
         56,
         ge=1,
         le=1024,
+        json_schema_extra={"decides_scores": False},
         description="frame pairs that go through the model at a time, on a GPU those of several clips; 56 of 960x540 "
         "take about 25 GB, and fewer are tried where memory is short",
     )

@@ -26,7 +26,13 @@ class Placement(Config):
         "from a machine that has none",
     )
     dtype: DType = Field("auto", description="format of weights and activations; auto: bfloat16 on a GPU, else float32")
-    gpus: float = Field(1.0, gt=0, le=8, description="GPUs that one worker takes; a fraction lets workers share one")
+    gpus: float = Field(
+        1.0,
+        gt=0,
+        le=8,
+        json_schema_extra={"decides_scores": False},
+        description="GPUs that one worker takes; a fraction lets workers share one",
+    )
     threads: int = Field(
         1,
         ge=1,

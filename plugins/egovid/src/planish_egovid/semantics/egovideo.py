@@ -56,7 +56,9 @@ class EgoVideoConfig(Placement):
         pattern=r"^[\w.]+:[\w.]+$",
         description="module:function in that folder; called with ckpt_path and num_frames, gives model and tokenizer",
     )
-    clips: int = Field(16, ge=1, description="clips a forward pass on a GPU")
+    clips: int = Field(
+        16, ge=1, json_schema_extra={"decides_scores": False}, description="clips a forward pass on a GPU"
+    )
 
     def resolved_dtype(self, device: str) -> torch.dtype:
         """Return the torch dtype to use: on a GPU float16, as published, unless another one is named."""

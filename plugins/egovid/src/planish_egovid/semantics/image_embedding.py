@@ -56,8 +56,18 @@ class ImageEmbedding(Placement):
         "openai/clip-vit-base-patch32 elsewhere; open_clip: ARCHITECTURE/WEIGHTS, by default ViT-L-14/openai",
     )
     image_size: int = Field(224, ge=16, le=1024, description="side of the square that the model looks at, in pixels")
-    batch_size: int = Field(256, ge=1, description="images a forward pass on a GPU; on a processor: those of one clip")
-    clips: int = Field(64, ge=1, description="clips that the model stage takes at a time")
+    batch_size: int = Field(
+        256,
+        ge=1,
+        json_schema_extra={"decides_scores": False},
+        description="images a forward pass on a GPU; on a processor: those of one clip",
+    )
+    clips: int = Field(
+        64,
+        ge=1,
+        json_schema_extra={"decides_scores": False},
+        description="clips that the model stage takes at a time",
+    )
 
     def payload_key(self) -> str:
         """Return the prefix of the payload's keys, which is also the stage's name; equal for equal options."""

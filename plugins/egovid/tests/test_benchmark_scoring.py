@@ -1,0 +1,104 @@
+"""The benchmarks of scoring: they run, check what they time, and say what they could not measure."""
+
+import sys
+import textwrap
+
+import pytest
+from planish.benchmark import BenchmarkOptions
+from planish.errors import UnsupportedError, WorkError
+from planish.filtering.local_engine import LocalEngine
+from planish.interfaces import Clip
+from planish_egovid.benchmark import memory, scoring
+from planish_egovid.benchmark.data_juicer import VARIABLE, DataJuicerMotion, data_juicer_python
+from planish_egovid.benchmark.engine_rates import steady_rate
+from planish_egovid.benchmark.walk_clips import walk_clips
+from planish_egovid.filters import Clarity
+from planish_egovid.video import probe
+
+
+def test_quick_run(monkeypatch):
+    monkeypatch.setenv(VARIABLE, "/no/such/python")
+    monkeypatch.setattr(scoring, "data_juicer_python", lambda: None)
+    monkeypatch.setattr(scoring, "default_registry", lambda: _NoRay())
+    result = scoring.bench(BenchmarkOptions("cpu", quick=True, command="planish bench egovid --quick"))
+    assert result.oracle_passed
+    cases = {row.case.split("/")[0]: row for row in result.rows}
+    assert {*scoring.SETS, "motion", "2 processes, 6 clips"} <= set(cases)
+    for row in result.rows:
+        assert row.unit == "clips/s"
+        assert row.ours.median > 0
+    assert cases["all axes"].ours.median < cases["all axes"].floor
+    assert any("Data-Juicer is not installed" in note for note in result.notes)
+    assert any("Ray was not measured" in note for note in result.notes)
+
+
+class _NoRay:
+    def load(self, *_):
+        from planish.errors import PluginError
+
+        raise PluginError("filter engine 'ray' is not installed")
+
+
+def test_a_gpu_is_refused():
+    for program in (scoring, memory):
+        with pytest.raises(UnsupportedError, match="--device cpu"):
+            program.bench(BenchmarkOptions("cuda"))
+
+
+def test_memory_curve(monkeypatch):
+    monkeypatch.setattr(memory, "WORKERS", 1)
+    monkeypatch.setattr(memory, "CLIPS", 40)
+    monkeypatch.setattr(memory, "POINTS", 10)
+    result = memory.bench(BenchmarkOptions("cpu", command="planish bench egovid-memory"))
+    assert result.oracle_passed
+    assert [row.case for row in result.rows] == ["parent after 40 clips", "largest worker after 40 clips"]
+    for row in result.rows:
+        assert row.extra["clips"][-1] == 40
+        assert row.ours.median > 20
+
+
+def test_engine_rates_refuse_errors_and_too_few_clips(tmp_path):
+    clips = walk_clips(tmp_path, 1, width=64, height=48, frames=4)
+    assert probe(clips[0].path).width == 64
+    with pytest.raises(WorkError, match="too few"):
+        steady_rate(LocalEngine(in_process=True), Clarity(), clips, 1)
+    with pytest.raises(WorkError, match="could not be scored"):
+        steady_rate(LocalEngine(in_process=True), Clarity(), [*clips, Clip("x", "/no/such/file.mp4")], 1)
+
+
+def test_a_peer_in_another_python_answers_and_ends(tmp_path, monkeypatch):
+    package = tmp_path / "data_juicer"
+    files = {
+        "__init__.py": "",
+        "ops/__init__.py": "",
+        "ops/filter/__init__.py": "",
+        "ops/filter/video_motion_score_filter.py": """
+            class VideoMotionScoreFilter:
+                def __init__(self, **options):
+                    self.options = options
+                def compute_stats_single(self, sample):
+                    print("noise that must not reach the answers")
+                    sample["stats"]["video_motion_score"] = [len(sample["videos"][0]) + self.options["size"]]
+                    return sample
+        """,
+        "utils/__init__.py": "",
+        "utils/constant.py": "class Fields:\n    stats = 'stats'\n    source_file = 'source'\n",
+    }
+    for name, text in files.items():
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text(textwrap.dedent(text))
+    meta = tmp_path / "py_data_juicer-9.9.dist-info"
+    meta.mkdir()
+    (meta / "METADATA").write_text("Metadata-Version: 2.1\nName: py-data-juicer\nVersion: 9.9\n")
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path} exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setenv(VARIABLE, str(python))
+    assert data_juicer_python() == str(python)
+    with DataJuicerMotion(str(python), size=100) as peer:
+        assert peer.version == "9.9"
+        assert peer("abc.mp4") == 107
+        process = peer._process
+    assert process.returncode is not None
+    with pytest.raises(RuntimeError, match="ended without an answer"):
+        DataJuicerMotion("/bin/true")
