@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from planish_egovid.kinematics.pose.patch_covariance import LinearFit
+from planish_egovid.kinematics.pose.patch_covariance import LinearFit, cauchy_curvature
 from planish_egovid.kinematics.pose.rotation import cross, exp, hat
 
 Array = NDArray[np.float64]
@@ -78,7 +78,8 @@ def refine_essential(
             to_rotation = (turned @ direction)[:, None] * second - np.sum(second * turned, axis=1)[:, None] * direction
             jacobian = np.concatenate([to_rotation, cross(turned, second) @ basis], axis=1) * weight_px[:, None]
             weighted = jacobian / (1 + (residual / scale_px) ** 2)[:, None]
-            fit = LinearFit(weighted.T @ jacobian, weighted[:, None], residual[:, None])
+            curvature = cauchy_curvature((residual / scale_px) ** 2)
+            fit = LinearFit(weighted.T @ jacobian, weighted[:, None], residual[:, None], curvature)
             if gain < 1e-9 * max(cost, 1e-9):
                 break
         else:

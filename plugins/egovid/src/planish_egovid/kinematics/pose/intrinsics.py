@@ -19,6 +19,8 @@ Lens = Literal["pinhole", "opencv", "fisheye"]
 LENSES: tuple[Lens, ...] = ("pinhole", "opencv", "fisheye")
 MAX_OFF_AXIS = np.radians(75)
 """Rays further than this off the axis are not used: their normalised coordinates blow up."""
+MAX_ROUND_TRIP_PX = 0.01
+"""How near to its pixel a ray must project."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class Intrinsics:
         return float(np.sqrt(self.fx * self.fy))
 
     def rays(self, points: Array) -> Array:
-        """Return unit rays [n, 3] of pixels [n, 2], NaN for those more than 75 degrees off the axis."""
+        """Return unit rays [n, 3] of pixels [n, 2]; NaN where the lens has none, or over 75 degrees off the axis."""
         p = np.asarray(points, np.float64).reshape(-1, 2)
         if len(p) == 0:
             return np.zeros((0, 3))
@@ -125,6 +127,9 @@ class Intrinsics:
             rays /= np.linalg.norm(rays, axis=1, keepdims=True)
             angle = np.arccos(np.clip(rays[:, 2], -1, 1))
         rays[~(angle < MAX_OFF_AXIS)] = np.nan
+        if self.distortion:  # beyond where the polynomial turns around, no ray belongs to a pixel
+            missed = np.abs(self.project(rays) - p).max(axis=1)
+            rays[~(missed < MAX_ROUND_TRIP_PX)] = np.nan
         return rays
 
     def pixels_per_radian(self, rays: Array) -> Array:

@@ -25,11 +25,26 @@ class LinearFit:
         information: A, [k, k], weighted Jacobian products.
         jacobian: [n, m, k], of the m residuals of each of n points, times the point's weight.
         residual: [n, m].
+        curvature: What the loss' second derivative is, on average over the points, of the weights in ``information``:
+            a robust loss that is flatter than a parabola bends less than its weights say. 1 for least squares.
     """
 
     information: Array
     jacobian: Array
     residual: Array
+    curvature: float = 1.0
+
+
+def cauchy_curvature(squared: Array, along: float = 1.0) -> float:
+    """Return :attr:`LinearFit.curvature` of a Cauchy loss.
+
+    Args:
+        squared: [n], squared residuals in units of the loss' width.
+        along: Share of a residual's dimensions in which it bends at all; across a residual the weight itself counts.
+    """
+    weight = 1 / (1 + squared)
+    second = (1 - squared) * weight**2
+    return max(float((along * second + (1 - along) * weight).sum() / weight.sum()), 0.2)
 
 
 def patch_covariance(fit: LinearFit, patches: NDArray[np.int64], bias_px: float) -> Array:
@@ -50,7 +65,8 @@ def patch_covariance(fit: LinearFit, patches: NDArray[np.int64], bias_px: float)
     np.add.at(sums, index, np.einsum("nmk,nm->nk", fit.jacobian, fit.residual))
     slopes = np.zeros((count, fit.jacobian.shape[1], size))
     np.add.at(slopes, index, fit.jacobian)
-    inverse = np.linalg.inv(fit.information + 1e-9 * np.trace(fit.information) / size * np.eye(size))
+    floor = 1e-9 * np.trace(fit.information) / size * np.eye(size)
+    inverse = np.linalg.inv(fit.curvature * fit.information + floor)
     seen = count / max(count - size, 1) * (sums.T @ sums)
     unseen = bias_px**2 * np.einsum("bmk,bml->kl", slopes, slopes)
     return np.asarray(inverse @ (seen + unseen) @ inverse)

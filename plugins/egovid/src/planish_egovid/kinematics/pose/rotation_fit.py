@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from planish_egovid.kinematics.pose.patch_covariance import LinearFit
+from planish_egovid.kinematics.pose.patch_covariance import LinearFit, cauchy_curvature
 from planish_egovid.kinematics.pose.rotation import cross, exp
 
 Array = NDArray[np.float64]
@@ -55,4 +55,5 @@ def fit_rotation(
         rotation = exp(step) @ rotation
         if np.linalg.norm(step) < 1e-8:
             break
-    return rotation, LinearFit(information, weighted, residual)
+    curvature = cauchy_curvature((size / spread) ** 2, along=0.5)
+    return rotation, LinearFit(information, weighted, residual, curvature)
