@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from planish.interfaces import Clip, Row
-from planish_egovid.consistency.appearance import Appearance, difference, thumbnail_request
+from planish_egovid.consistency.appearance import Appearance, difference, standing_out, thumbnail_request
 from planish_egovid.consistency.axis import CUT, IN_ORDER, ConsistencyAxis, ConsistencyConfig
 from planish_egovid.consistency.cuts import flow_lost
 from planish_egovid.flow.track import FlowConfig
@@ -211,15 +211,22 @@ def test_lost_flow_is_relative_to_its_neighbours() -> None:
     assert flow_lost(np.array([0.4])) == pytest.approx([0.6])
 
 
-def test_a_change_that_stands_alone_is_unexplained() -> None:
-    def appearance(*changes: float) -> Appearance:
-        none = np.zeros((0, 1, 1, 3), np.float32)
-        return Appearance(np.arange(len(changes) + 1.0), none, np.zeros(0), np.array(changes))
+def test_a_change_that_stands_alone_stands_out() -> None:
+    def found(*changes: float) -> list[float]:
+        return standing_out(np.array(changes), 0.01).tolist()
 
-    assert appearance(0.1, 0.1, 0.5, 0.1).unexplained().tolist() == pytest.approx([0, 0, 0.8, 0])
-    assert appearance(0.0, 0.0, 0.2, 0.2, 0.2).unexplained().max() == 0
+    assert found(0.1, 0.1, 0.5, 0.1) == pytest.approx([0, 0, 0.8, 0])
+    assert max(found(0.0, 0.0, 0.2, 0.2, 0.2)) == 0
     # Coding noise in a still clip is no cut.
-    assert appearance(0.0, 0.0, 0.008, 0.0).unexplained().max() == 0
+    assert max(found(0.0, 0.0, 0.008, 0.0)) == 0
+    assert found() == []
+
+
+def test_a_cut_into_wild_motion_is_told_by_colours() -> None:
+    shaken = frames_of(replace(HeadMotion(), yaw_deg=Swing(25, 2.0)))
+    joined = np.concatenate([shaken[:50], frames_of(seed=1)[50:]])
+    assert measured(joined)["cut_times_s"] == pytest.approx([50 / 30])
+    assert measured(shaken)["cuts"] == 0
 
 
 def test_black_frames_are_measured_without_nan() -> None:

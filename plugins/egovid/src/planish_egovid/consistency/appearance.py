@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from planish_egovid.consistency.histograms import colour_and_light, overlap
 from planish_egovid.video.request import FrameRequest, Frames, VideoInfo
 
 THUMBNAIL = 32
@@ -27,6 +28,8 @@ NEIGHBOURS = 3
 """Changes to either side that a change is compared with."""
 _STILL = 0.01
 """A change below this, relative to the frame's brightness, is coding noise."""
+_SAME_COLOURS = 0.02
+"""A change of colours below this is the same place, seen a moment later."""
 WINDOW = 12
 """Frames over which order is judged: 0.4 s at 30 frames a second."""
 _MOVING = 0.03
@@ -50,34 +53,40 @@ class Appearance:
         thumbnails: float32 [frames, height, width, 3], RGB, 0 to 255.
         stops: float64 [frames], binary logarithm of each one's mean brightness.
         changes: float64 [frames - 1], difference of neighbours, see :func:`difference`.
+        colours: float64 [frames, 16, 16], histograms of colour.
+        lights: float64 [frames, 16], histograms of brightness around the mean.
     """
 
     times_s: NDArray[np.float64]
     thumbnails: NDArray[np.float32]
     stops: NDArray[np.float64]
     changes: NDArray[np.float64]
+    colours: NDArray[np.float64]
+    lights: NDArray[np.float64]
 
     @classmethod
     def of(cls, frames: Frames) -> Appearance:
         """Return the appearance of RGB thumbnails, a frame that was asked for twice counted once."""
         shown = np.concatenate([[True], np.diff(frames.times_s) > 1e-6])[: len(frames.times_s)]
         thumbnails = frames.images[shown].astype(np.float32)
-        stops = np.log2(thumbnails.mean(axis=(1, 2, 3), dtype=np.float64) + _DARK)
-        return cls(frames.times_s[shown], thumbnails, stops, difference(thumbnails[:-1], thumbnails[1:]))
+        colours, lights = colour_and_light(thumbnails)
+        return cls(
+            times_s=frames.times_s[shown],
+            thumbnails=thumbnails,
+            stops=np.log2(thumbnails.mean(axis=(1, 2, 3), dtype=np.float64) + _DARK),
+            changes=difference(thumbnails[:-1], thumbnails[1:]),
+            colours=colours,
+            lights=lights,
+        )
 
     def unexplained(self) -> NDArray[np.float64]:
         """Return the share of each change that its neighbours do not explain, float64 [frames - 1], 0 to 1.
 
-        0 where the change is no larger than the largest one within three frames to either side, as in a steady turn
-        and in the onset of one; near 1 for a change that stands alone.
+        The larger of two: of the change of the picture, and of that of its colours. The first is small where things
+        move quickly anyway, the second between places of the same colours.
         """
-        changes = self.changes
-        share = np.zeros(len(changes))
-        for i, change in enumerate(changes):
-            around = np.concatenate([changes[max(0, i - NEIGHBOURS) : i], changes[i + 1 : i + 1 + NEIGHBOURS]])
-            usual = max(float(around.max(initial=0.0)), _STILL)
-            share[i] = max(0.0, 1.0 - usual / change) if change > 0 else 0.0
-        return share
+        colour_changes = 1.0 - overlap(self.colours[:-1], self.colours[1:])
+        return np.maximum(standing_out(self.changes, _STILL), standing_out(colour_changes, _SAME_COLOURS))
 
     def window_order(self) -> NDArray[np.float64]:
         """Return how far frames lead on in each window of twelve, float64 [windows]; NaN where little moves.
@@ -103,13 +112,26 @@ class Appearance:
         """
         step = float(np.median(np.diff(self.times_s))) if len(self.times_s) > 1 else 0.0
         inside = [time for time in times_s if time < self.times_s[-1] + step]
-        first = _histograms(self.thumbnails[0])
-        found = []
-        for time in inside:
-            at = max(0, int(np.searchsorted(self.times_s, time + 1e-6, side="right")) - 1)
-            colour, light = _histograms(self.thumbnails[at])
-            found.append(float(np.sqrt(first[0] * colour).sum() * np.sqrt(first[1] * light).sum()))
-        return found
+        at = np.maximum(np.searchsorted(self.times_s, np.asarray(inside) + 1e-6, side="right") - 1, 0)
+        found = [overlap(all_of[np.zeros_like(at)], all_of[at]) for all_of in (self.colours, self.lights)]
+        return [float(value) for value in found[0] * found[1]]
+
+
+def standing_out(changes: NDArray[np.float64], least: float) -> NDArray[np.float64]:
+    """Return the share of each change beyond the largest one within three to either side, float64 [changes], 0 to 1.
+
+    0 in a steady turn and in the onset of one; near 1 for a change that stands alone.
+
+    Args:
+        changes: float64 [changes].
+        least: What neighbours are taken to change by at least: below is coding noise.
+    """
+    share = np.zeros(len(changes))
+    for i, change in enumerate(changes):
+        around = np.concatenate([changes[max(0, i - NEIGHBOURS) : i], changes[i + 1 : i + 1 + NEIGHBOURS]])
+        usual = max(float(around.max(initial=0.0)), least)
+        share[i] = max(0.0, 1.0 - usual / change) if change > 0 else 0.0
+    return share
 
 
 def difference(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -132,24 +154,3 @@ def difference(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArr
     brightness = [np.where(telling, pixels, 0).sum(axis=1) / count + _DARK for pixels in (one, two)]
     relative = one / brightness[0][:, None] - two / brightness[1][:, None]
     return np.asarray(np.sqrt(np.where(telling, relative * relative, 0).sum(axis=1) / count), np.float64)
-
-
-def _histograms(thumbnail: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return histograms of chromaticity (16 by 16) and of brightness (16), both smoothed and summing to 1."""
-    pixels = thumbnail.reshape(-1, 3) / (thumbnail.mean(dtype=np.float64) + _DARK) + 0.03
-    total = pixels.sum(axis=1)
-    colour, _, _ = np.histogram2d(
-        np.clip(pixels[:, 0] / total, 0.1, 0.6), np.clip(pixels[:, 1] / total, 0.1, 0.6), 16, [(0.1, 0.6), (0.1, 0.6)]
-    )
-    light, _ = np.histogram(np.clip(total / 3, 0, 3), 16, (0, 3))
-    for axis in (0, 1):
-        colour = _smoothed(colour, axis)
-    light = _smoothed(light.astype(np.float64), 0)
-    return colour / colour.sum(), light / light.sum()
-
-
-def _smoothed(histogram: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
-    padded = np.pad(histogram, [(1, 1) if a == axis else (0, 0) for a in range(histogram.ndim)], mode="edge")
-    size = histogram.shape[axis]
-    parts = [np.take(padded, range(start, start + size), axis=axis) for start in range(3)]
-    return 0.25 * parts[0] + 0.5 * parts[1] + 0.25 * parts[2]
