@@ -273,7 +273,10 @@ class VideoFile:
                     if packet.size:
                         yield packet
                 return
-            except (BlockingIOError, IndexError):  # the demuxer asks to be asked again; a stream that was not there before
+            except (
+                BlockingIOError,
+                IndexError,
+            ):  # the demuxer asks to be asked again; a stream that was not there before
                 refused += 1
                 if refused > MAX_REFUSALS:
                     raise
