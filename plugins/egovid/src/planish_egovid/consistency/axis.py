@@ -25,10 +25,10 @@ from planish_egovid.video.view import ClipView
 LATER_S = tuple(frame / image_embedding.PUBLISHED_FPS for frame in KEY_FRAMES[1:])
 """Times of the published key frames after the first."""
 IN_ORDER = 0.92
-"""Least ``frame_order`` of frames in order: shuffled stretches reach 0.89, the most erratic handheld clip is at 0.99."""
+"""Least ``frame_order`` of frames in order: shuffled stretches reach 0.89, the most erratic handheld clip 0.99."""
 CUT = 0.45
-"""Least ``cut_score`` of a cut. Joins of different places score 0.79 and more, one within a moving scene 0.48; frozen and
-suddenly overexposed clips reach 0.4, other clips without a cut 0.1."""
+"""Least ``cut_score`` of a cut. Joins of different places score 0.79 and more, one within a moving scene 0.48; frozen
+and suddenly overexposed clips reach 0.4, other continuous clips 0.1."""
 
 
 class ConsistencyConfig(Config):
