@@ -5,8 +5,8 @@ import pickle
 
 import pytest
 import torch
+from planish.structure import find_feed_forwards
 from planish_pretrain24 import gated
-from planish_pretrain24.ffn import find_feed_forwards
 from torch import Tensor, nn
 
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from planish.errors import CompositionError, ConfigError, UnsupportedError
 from planish.interfaces import Plan
+from planish.structure import find_feed_forwards
 from planish_pretrain24 import Pretrain24, execution
-from planish_pretrain24.ffn import find_feed_forwards
 from torch import nn
 
 

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from planish.structure import features
 from planish_kernels.cusparselt.op import layout_verified, matmul_works
 from planish_kernels.runtime.capability import cusparselt_available
 from torch import nn
 
 from planish_pretrain24.config import Pretrain24Config
-from planish_pretrain24.ffn import features
 
 PAYS_FROM_FEATURES = 1024
 """Smallest of in and out features from which sparse matmuls gain more than packing costs.

@@ -13,10 +13,9 @@ from typing import Self
 
 import torch
 from planish import targets
+from planish.structure import FeedForward, features
 from planish_kernels.gated_activation import geglu, swiglu
 from torch import Tensor, nn
-
-from planish_pretrain24.ffn import FeedForward, features
 
 ACTIVATIONS = ("silu", "gelu", "gelu_tanh")
 _AGREE = 1e-9

@@ -6,16 +6,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from planish import targets as targeting
+from planish.structure import features, find_feed_forwards, place_of
 from planish_kernels.nn import EncodedLinear
 from torch import nn
 from torch.nn.utils import parametrize
 
-from planish_pretrain24.ffn import features, find_feed_forwards, role, stores_transposed
 from planish_pretrain24.state import CHILD
 
 MULTIPLE = 4
 """Groups of 2:4 sparsity, and blocks of a transposable mask, are four weights wide."""
 
+_PLACES = {
+    "attention": "an attention projection; the method sparsifies feed-forward linears",
+    "head": "an output head; the method sparsifies feed-forward linears",
+    "other": "not part of a feed-forward network (no pair of linears that widens and narrows around it)",
+}
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
@@ -56,7 +61,7 @@ def candidates(model: nn.Module, patterns: Sequence[str] | None, *, min_features
             continue
         reason = refusal(name, module, tied, min_features)
         if reason is None and name not in ffn and name not in named:
-            reason = role(name, module)
+            reason = _PLACES[place_of(name)]
         yield Candidate(name, module, reason is None, reason or ffn.get(name) or "named exactly in targets")
 
 
@@ -112,6 +117,3 @@ def refusal(name: str, module: nn.Module, tied: Mapping[str, list[str]], min_fea
         if value < min_features:
             return f"{what} {value} is too small (min_features is {min_features})"
     return None
-
-
-__all__ = ["MULTIPLE", "Candidate", "candidates", "refusal", "stores_transposed"]

@@ -11,16 +11,16 @@ from planish.api import applied
 from planish.errors import CheckpointError, CompositionError, ConfigError, UnsupportedError, did_you_mean
 from planish.interfaces import Claim, ModelTransform, Plan, PlannedModule, Sparsifier
 from planish.interfaces.transform import Progress, Trial
+from planish.structure import find_feed_forwards, stores_transposed
 from torch import Tensor, nn
 
 from planish_pretrain24 import execution, gated, masks, packs, replacement
 from planish_pretrain24.config import Pretrain24Config
 from planish_pretrain24.decay_search import DecaySearch, find_decay
-from planish_pretrain24.ffn import find_feed_forwards
 from planish_pretrain24.flip_rate import flip_rates
 from planish_pretrain24.masked_decay import decay_masked_gradients
 from planish_pretrain24.packs import WeightPacks
-from planish_pretrain24.planning import MULTIPLE, candidates, refusal, stores_transposed
+from planish_pretrain24.planning import MULTIPLE, candidates, refusal
 from planish_pretrain24.schedule import dense_from, searches_masks
 from planish_pretrain24.sparse_encoders import packed
 from planish_pretrain24.state import CHILD, LayerSparsity, attach, layers

@@ -12,18 +12,13 @@ from dataclasses import dataclass
 
 from torch import nn
 
-_ATTENTION = re.compile(
-    r"(^|[._])(q|k|v|o|qkv|wqkv|wq|wk|wv|wo|query|key|value|c_attn|q_attn|in_proj|query_key_value|attn|attention|"
-    r"self_attn|self_attention|cross_attn|crossattention|encoder_attn|q_lin|k_lin|v_lin|to_[qkv]|to_out|qkv_proj|"
-    r"[qkvo]_proj|[qkv]_[ab]_proj|enc_?dec_?attention|selfattention)($|[._])",
-    re.IGNORECASE,
-)
+from planish.structure.linear import features
+
 _ATTENTION_CHILD = re.compile(
     r"^(q|k|v|qkv|wqkv|wq|wk|wv|query|key|value|c_attn|q_attn|in_proj|query_key_value|qkv_proj|[qkv]_proj|[qkv]_lin|"
     r"to_[qkv]|to_qkv|to_kv|[qkv]_[ab]_proj|kv_a_proj_with_mqa)$",
     re.IGNORECASE,
 )
-_HEAD = re.compile(r"(^|\.)(lm_head|head|classifier|score|embed_out|output_projection|decoder|cls|qa_outputs)($|\.)")
 _GATED_NAMES = (("gate_proj", "up_proj", "down_proj"), ("w1", "w3", "w2"), ("wi_0", "wi_1", "wo"), ("w1", "v1", "w2"))
 _PLAIN_NAMES = (
     ("fc1", "fc2"),
@@ -59,29 +54,6 @@ class FeedForward:
         return len(self.expand) == 2
 
 
-def features(module: nn.Module) -> tuple[int, int] | None:
-    """``(in_features, out_features)`` of a linear-like module, else None.
-
-    Linear-like is ``nn.Linear``, and a module that stores ``weight`` [in, out] and says so by the attributes ``nx`` and
-    ``nf``, as Hugging Face's ``Conv1D`` does.
-    """
-    if isinstance(module, nn.Linear):
-        return module.in_features, module.out_features
-    if stores_transposed(module):
-        rows, cols = module._parameters["weight"].shape  # type: ignore[union-attr]
-        return rows, cols
-    return None
-
-
-def stores_transposed(module: nn.Module) -> bool:
-    """Whether the module is a linear layer that stores its weight [in, out], as Hugging Face's ``Conv1D``."""
-    weight = module._parameters.get("weight")
-    sizes = (getattr(module, "nx", None), getattr(module, "nf", None))
-    return (
-        weight is not None and weight.dim() == 2 and type(module).__name__ == "Conv1D" and sizes[1] == weight.shape[1]
-    )
-
-
 def find_feed_forwards(model: nn.Module) -> list[FeedForward]:
     """Every feed-forward network of the model, in its order.
 
@@ -100,15 +72,6 @@ def find_feed_forwards(model: nn.Module) -> list[FeedForward]:
                 expand, contract = match
                 found.append(FeedForward(name, tuple(_join(name, e) for e in expand), _join(name, contract)))
     return found
-
-
-def role(name: str, module: nn.Module) -> str:
-    """What a linear outside every feed-forward network is, as a clause."""
-    if _ATTENTION.search(name):
-        return "an attention projection; the method sparsifies feed-forward linears"
-    if _HEAD.search(name):
-        return "an output head; the method sparsifies feed-forward linears"
-    return "not part of a feed-forward network (no pair of linears that widens and narrows around it)"
 
 
 def _join(parent: str, child: str) -> str:
