@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from planish_egovid.kinematics.fusion.state import CP, CTH, SIZE, TH, NavigationState, P, S
 from planish_egovid.kinematics.pose.epipolar_fit import tangent_basis
-from planish_egovid.kinematics.pose.rotation import hat, log
+from planish_egovid.kinematics.pose.rotation import hat, log, right_jacobian_inverse
 
 Array = NDArray[np.float64]
 
@@ -55,10 +55,12 @@ class RelativeRotation:
     def linearised(self, state: NavigationState, covariance: Array) -> Linearised:
         """Return the rotation vector between the measured and the predicted turn."""
         predicted = state.rotation.T @ state.clone_rotation
+        residual = log(self.rotation @ predicted.T)
+        slope = right_jacobian_inverse(residual)
         jacobian = np.zeros((3, SIZE))
-        jacobian[:, TH] = -np.eye(3)
-        jacobian[:, CTH] = predicted
-        return Linearised(log(self.rotation @ predicted.T), jacobian, self.covariance)
+        jacobian[:, TH] = -slope
+        jacobian[:, CTH] = slope @ predicted
+        return Linearised(residual, jacobian, self.covariance)
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,6 +128,7 @@ class Attitude:
 
     def linearised(self, state: NavigationState, covariance: Array) -> Linearised:
         """Return the rotation vector from the predicted to the measured attitude."""
+        residual = log(state.rotation.T @ self.rotation)
         jacobian = np.zeros((3, SIZE))
-        jacobian[:, TH] = np.eye(3)
-        return Linearised(log(state.rotation.T @ self.rotation), jacobian, self.covariance)
+        jacobian[:, TH] = right_jacobian_inverse(-residual)
+        return Linearised(residual, jacobian, self.covariance)
