@@ -43,7 +43,11 @@ def test_a_row_within_all_bounds_is_kept() -> None:
         ({"flow": 2.9999}, "motion too low: flow 2.9999 px is below 3", ("flow",)),
         ({"flow": 35.00000001}, "motion too high: flow 35.00000001 px is above 35", ("flow",)),
         ({"alike": [90.0, None, 12.0]}, "frames do not belong together: alike 12 is below 70", ("alike",)),
-        ({"flow": 0.0, "alike": [1.0]}, "motion too low: flow 0 px is below 3", ("flow", "alike")),
+        (
+            {"flow": 0.0, "alike": [1.0]},
+            "motion too low: flow 0 px is below 3 (also frames do not belong together)",
+            ("flow", "alike"),
+        ),
     ],
 )
 def test_the_first_broken_rule_gives_the_reason_and_all_are_named(

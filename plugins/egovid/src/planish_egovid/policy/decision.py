@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from planish.config import Config
 from planish.interfaces import Decision, Row
@@ -24,28 +24,38 @@ def decide(row: Row, policy: Config, rules: Sequence[Rule]) -> Decision:
     Args:
         row: Scores of a clip.
         policy: One threshold a rule, under its metric.
-        rules: In the order of importance: the first that is broken gives the reason.
+        rules: In the order of importance: the first that is broken gives the reason, and what the others mean is added.
     """
     if row.error is not None:
         return Decision(False, row.error)
-    broken = [(rule, sentence) for rule in rules if (sentence := _objection(rule, row, getattr(policy, rule.metric)))]
+    found = [(rule, _objection(rule, row, getattr(policy, rule.metric))) for rule in rules]
+    broken = [(rule, objection) for rule, objection in found if objection is not None]
     if not broken:
         return Decision(True)
-    return Decision(False, broken[0][1], tuple(rule.metric for rule, _ in broken))
+    first = broken[0][1]
+    meanings = dict.fromkeys(objection.meaning for _, objection in broken[1:] if objection.meaning)
+    meanings.pop(first.meaning, None)
+    also = f" (also {', '.join(meanings)})" if meanings else ""
+    return Decision(False, first.sentence + also, tuple(rule.metric for rule, _ in broken))
 
 
-def _objection(rule: Rule, row: Row, bounds: Threshold) -> str:
-    """Return how a row breaks a rule, or an empty string."""
+class _Objection(NamedTuple):
+    meaning: str
+    sentence: str
+
+
+def _objection(rule: Rule, row: Row, bounds: Threshold) -> _Objection | None:
+    """Return how a row breaks a rule, or None."""
     value = measured(rule, row)
     if value is None:
-        return f"{rule.metric} could not be measured" if bounds.missing == "reject" else ""
+        return _Objection("", f"{rule.metric} could not be measured") if bounds.missing == "reject" else None
     if bounds.min_quantile is not None or bounds.max_quantile is not None:
         _warn_unsettled(rule.metric)
     if bounds.min is not None and value < bounds.min:
-        return _sentence(rule, rule.low, value, "below", bounds.min)
+        return _Objection(rule.low, _sentence(rule, rule.low, value, "below", bounds.min))
     if bounds.max is not None and value > bounds.max:
-        return _sentence(rule, rule.high, value, "above", bounds.max)
-    return ""
+        return _Objection(rule.high, _sentence(rule, rule.high, value, "above", bounds.max))
+    return None
 
 
 def measured(rule: Rule, row: Any) -> float | None:
