@@ -259,3 +259,21 @@ def test_requests_that_fail_concern_their_clip_alone(video: Path) -> None:
     assert isinstance(found["bad"], ValueError)
     assert isinstance(found["a"], ClipView)
     assert isinstance(found["b"], ClipView)
+
+
+def test_frames_at_the_same_time_are_damage(tmp_path: Path, moving_texture: Texture) -> None:
+    """Two frames that claim one time leave open which is on screen."""
+    path = tmp_path / "twice.mkv"
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=30, options={"bf": "0"})
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        packets = []
+        for picture in moving_texture(40):
+            packets += stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24"))
+        packets += stream.encode()
+        packets[6].pts, packets[6].dts = packets[5].pts, packets[5].dts
+        container.mux(packets)
+    assert failure(path) == "damaged: 1 of 40 frames have errors (two frames have the same presentation time)"
+    found = outcome(Clip("c", str(path)), DecodeConfig(damaged="score"))
+    assert isinstance(found, ClipView)
+    assert found.tally.damaged == 1

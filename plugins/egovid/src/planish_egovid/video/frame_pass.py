@@ -105,6 +105,8 @@ class FramePass:
             else:
                 shown = packet.pts
             if not packet.is_discard:
+                if shown in self.ends:
+                    self.damage[shown] = "two frames have the same presentation time"
                 insort(self.stamps, shown)
                 length = packet.duration if packet.duration and self._file.info.timed else self._file.frame_ticks
                 self.ends[shown] = shown + max(round(length), 1)
