@@ -60,7 +60,7 @@ class Rule:
         """Return the metric of a row, or None if the row has none."""
         found = getattr(row, self.column)
         if found is None or self.reduce is None:
-            return found  # type: ignore[no-any-return]
+            return found
         values = [value for value in found if value is not None]
         if not values:
             return None
