@@ -104,7 +104,11 @@ def _angles(curves: dict[str, tuple[Array, Array]]) -> list[str]:
     left, top, width = _ANGLES
     end = max(float(times[-1]) for times, _ in curves.values())
     start = min(float(times[0]) for times, _ in curves.values())
-    parts: list[str] = []
+    bottom = top + len(_NAMES) * _ROW - 1
+    parts = [
+        f'<text x="{left}" y="{bottom}" font-size="9">{start:.1f} s</text>',
+        f'<text x="{left + width}" y="{bottom}" font-size="9" text-anchor="end">{end:.1f} s</text>',
+    ]
     for row, name in enumerate(_NAMES):
         y0, height = top + row * _ROW, _ROW - 12
         low = min(float(angles[:, row].min()) for _, angles in curves.values())
