@@ -17,7 +17,7 @@ import platform
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,8 @@ COPY = "copy of the same bytes"
 Function = Callable[..., Any]
 
 
-def _agrees(ours: Any, reference: Any, tolerance: float) -> bool:
+def agrees(ours: Any, reference: Any, tolerance: float) -> bool:
+    """Whether tensors are equal, or float tensors close where the tolerance is above 0."""
     pairs = zip(ours, reference, strict=True) if isinstance(ours, tuple) else [(ours, reference)]
     for got, expected in pairs:
         if got.dtype is not expected.dtype or got.shape != expected.shape:
@@ -57,7 +58,8 @@ def check(case: Case, device: torch.device) -> str | None:
         reference = case.ours(*(tensor.cpu() for tensor in second), impl="cpu").to(device)
     else:
         reference = case.ours(*second, impl="reference")
-    return None if _agrees(case.ours(*first), reference, case.tolerance) else "differs from the reference"
+    compare = case.agrees or functools.partial(agrees, tolerance=case.tolerance)
+    return None if compare(case.ours(*first), reference) else "differs from the reference"
 
 
 def _input_sets(case: Case, device: torch.device) -> list[tuple[Tensor, ...]]:
@@ -85,6 +87,7 @@ def measure(case: Case, device: torch.device, rounds: int, notes: list[str]) -> 
     way = min(copies, key=lambda name: times[name]["median"])
     copy = {name: times.pop(name) for name in copies}[way]
     times = {COPY: copy, **times}
+    against = case.against if case.against in times else COPY
     row: dict[str, Any] = {
         "case": case.name,
         "metric": "time",
@@ -93,15 +96,21 @@ def measure(case: Case, device: torch.device, rounds: int, notes: list[str]) -> 
         "ours": ours,
         "peers": times,
         "floor": copy["median"],
-        "gain": copy["median"] / ours["median"],
-        "against": COPY,
+        "gain": times[against]["median"] / ours["median"],
+        "against": against,
         "target": case.target,
         "extra": {"bytes": case.traffic, "terabytes_per_second": case.traffic / ours["median"] / 1e9, "copied by": way},
     }
+    row["extra"]["share of a copy"] = copy["median"] / ours["median"]
     for name in case.peers:
         if name in times:
             row["extra"][f"gain against {name}"] = times[name]["median"] / ours["median"]
     return row
+
+
+def _ratios(row: dict[str, Any]) -> str:
+    shown = {key: value for key, value in row["extra"].items() if key.startswith(("gain", "share"))}
+    return ", ".join(f"{key} {value:.2f}" for key, value in shown.items())
 
 
 def _settle_floors(rows: list[dict[str, Any]], bandwidth: float) -> None:
@@ -162,9 +171,22 @@ def _write(path: Path, result: dict[str, Any]) -> None:
     os.replace(beside, path)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the program; 0, or 1 if an operator failed or differs from its reference."""
-    parser = argparse.ArgumentParser(prog="operators24", description=(__doc__ or "").splitlines()[0])
+def main(
+    arguments: list[str] | None = None,
+    *,
+    name: str = "operators24",
+    about: str = __doc__ or "",
+    of: Callable[[torch.device], Iterable[Case]] = cases,
+) -> int:
+    """Run the program; 0, or 1 if an operator failed or differs from its reference.
+
+    Args:
+        arguments: command line; None for that of the process.
+        name: module of the program in this package, and name of the result.
+        about: what it does, in its first line.
+        of: the cases for a device.
+    """
+    parser = argparse.ArgumentParser(prog=name, description=about.splitlines()[0])
     parser.add_argument("--json", type=Path, required=True, help="the file to write; rewritten after each row")
     parser.add_argument("--only", default="", help="run the cases whose name contains this")
     parser.add_argument("--rounds", type=int, default=11, help="samples of each variant")
@@ -180,12 +202,12 @@ def main(arguments: list[str] | None = None) -> int:
         "cpu": platform.processor() or platform.machine(),
     }
     result: dict[str, Any] = {
-        "benchmark": "operators24",
+        "benchmark": name,
         "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "commit": _commit(),
         "hardware": hardware,
         "versions": _versions(),
-        "command": f"python3 -m planish_kernels.benchmarks.operators24 {' '.join(arguments or sys.argv[1:])}",
+        "command": f"python3 -m planish_kernels.benchmarks.{name} {' '.join(arguments or sys.argv[1:])}",
         "oracle_passed": True,
         "rows": [],
         "notes": [],
@@ -193,14 +215,13 @@ def main(arguments: list[str] | None = None) -> int:
     failed = False
     bandwidth = measured_bandwidth(device)
     print(f"the fastest copy: {bandwidth / 1e9:.2f} TB/s", flush=True)
-    for case in (case for case in cases(device) if options.only in case.name):
+    for case in (case for case in of(device) if options.only in case.name):
         try:
             wrong = check(case, device)
             if wrong is None:
                 row = measure(case, device, options.rounds, result["notes"])
                 result["rows"].append(row)
-                gains = {key: value for key, value in row["extra"].items() if key.startswith("gain")}
-                print(f"{case.name}: {row['ours']['median']:.4f} ms, {row['gain']:.2f} of a copy", gains, flush=True)
+                print(f"{case.name}: {row['ours']['median']:.4f} ms", _ratios(row), flush=True)
                 if options.sweep and is_cuda and case.launcher is not None:
                     _settle_floors(result["rows"], bandwidth)
                     _write(options.json, result)  # a sweep takes minutes: keep what there is

@@ -35,7 +35,11 @@ class Case:
     #: What must be equal to ``ours(..., impl="reference")``, and how closely.
     tolerance: float = 0.0
     peers: dict[str, Function] = field(default_factory=dict)
-    #: The share of a copy's bandwidth that was asked for.
+    #: The peer that the gain refers to; None: a copy of the same bytes.
+    against: str | None = None
+    #: Compares ``ours`` with the reference in place of ``tolerance``.
+    agrees: Callable[[Any, Any], bool] | None = None
+    #: The gain that was asked for: against a copy, a share of its bandwidth.
     target: float | None = None
     #: Launcher in ``triton.py`` with the tile parameters to try under ``--sweep``.
     launcher: Function | None = None
@@ -46,7 +50,7 @@ def _normal(shape: tuple[int, ...], dtype: torch.dtype, count: int = 1) -> Calla
     return lambda device: tuple(torch.randn(shape, device=device, dtype=dtype) for _ in range(count))
 
 
-def _launcher(module: str, name: str, *options: Any) -> Function:
+def launcher(module: str, name: str, *options: Any) -> Function:
     """A launcher of ``planish_kernels.<module>.triton``, imported when it is first called."""
 
     def launch(*tensors: Tensor, **tiles: int) -> Any:
@@ -90,7 +94,7 @@ def _mask_cases(rows: int, cols: int, dtype: torch.dtype) -> Iterator[Case]:
         weights * size + weights // 8,
         peers=by_matmul,
         target=0.6,
-        launcher=_launcher("mask24", "transposable_mask_triton", True),
+        launcher=launcher("mask24", "transposable_mask_triton", True),
         tiles=tiles,
     )
     yield Case(
@@ -100,7 +104,7 @@ def _mask_cases(rows: int, cols: int, dtype: torch.dtype) -> Iterator[Case]:
         weights * size + weights,
         peers=by_matmul,
         target=0.6,
-        launcher=_launcher("mask24", "transposable_mask_triton", False),
+        launcher=launcher("mask24", "transposable_mask_triton", False),
         tiles=tiles,
     )
     yield Case(
@@ -108,7 +112,7 @@ def _mask_cases(rows: int, cols: int, dtype: torch.dtype) -> Iterator[Case]:
         _normal((rows, cols), dtype),
         rowwise_mask_bits,
         weights * size + weights // 8,
-        launcher=_launcher("mask24", "rowwise_mask_triton", True),
+        launcher=launcher("mask24", "rowwise_mask_triton", True),
         tiles=tiles,
     )
 
@@ -128,7 +132,7 @@ def _mvue_cases(tokens: int, channels: int, dtype: torch.dtype) -> Iterator[Case
         mvue24,
         2 * values * size,
         peers={f"{COMPILED}, pair sampling": lambda grad, *_: compiled(grad)},
-        launcher=_launcher("mvue24", "mvue24_triton"),
+        launcher=launcher("mvue24", "mvue24_triton"),
         tiles=tiles,
     )
     yield Case(
@@ -140,7 +144,7 @@ def _mvue_cases(tokens: int, channels: int, dtype: torch.dtype) -> Iterator[Case
             f"{COMPILED}, pair sampling, dense": lambda grad, *_: compiled(grad),
             "grad.t().contiguous()": lambda grad, *_: grad.t().contiguous(),
         },
-        launcher=_launcher("mvue24", "mvue24_pack_triton"),
+        launcher=launcher("mvue24", "mvue24_pack_triton"),
         tiles=tiles,
     )
 
@@ -152,7 +156,7 @@ def _decay_case(rows: int, cols: int, dtype: torch.dtype) -> Case:
         return grad, weight, pack_mask(mask), mask
 
     compiled = torch.compile(lambda grad, weight, mask: grad.add_(torch.where(mask, 0, weight), alpha=1e-4))
-    launch = _launcher("masked_decay", "masked_decay_triton", 1e-4, None)
+    launch = launcher("masked_decay", "masked_decay_triton", 1e-4, None)
     return Case(
         f"masked_decay_/{rows}x{cols}/{str(dtype)[6:]}",
         inputs,
@@ -184,7 +188,7 @@ def _soft_cases(rows: int, cols: int, dtype: torch.dtype) -> Iterator[Case]:
         soft_threshold24,
         2 * weights * dtype.itemsize,
         peers={COMPILED: torch.compile(by_torch)},
-        launcher=_launcher("soft_threshold24", "soft_threshold24_triton"),
+        launcher=launcher("soft_threshold24", "soft_threshold24_triton"),
         tiles=tiles,
     )
     yield Case(
@@ -193,7 +197,7 @@ def _soft_cases(rows: int, cols: int, dtype: torch.dtype) -> Iterator[Case]:
         minimum_mse_scale,
         weights * dtype.itemsize,
         tolerance=1e-5,
-        launcher=_launcher("soft_threshold24", "mse_scale_sums_triton"),
+        launcher=launcher("soft_threshold24", "mse_scale_sums_triton"),
         tiles=tiles,
     )
 

@@ -126,6 +126,7 @@ def block_activation_triton(
     block: int,
     activation: str,
     *,
+    across: int | None = None,
     num_warps: int = 4,
 ) -> tuple[Tensor, Tensor]:
     """Codes and scales of ``act(x)``, or of ``act(x) * up``; all codes contiguous ``[rows, cols]``."""
@@ -133,7 +134,7 @@ def block_activation_triton(
     codes, scales = _like(x_codes, x_scales)
     if codes.numel() == 0:
         return codes, scales
-    across = blocks_across(block)
+    across = blocks_across(block) if across is None else across
     with torch.cuda.device_of(x_codes):
         _forward_kernel[(triton.cdiv(cols, block * across), triton.cdiv(rows, block))](
             x_codes,
@@ -169,6 +170,7 @@ def block_activation_backward_triton(
     seed: Tensor,
     offset: Tensor,
     *,
+    across: int | None = None,
     num_warps: int = 4,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """Codes and scales of the gradient of ``x``, and of that of ``up`` if there is one."""
@@ -177,7 +179,7 @@ def block_activation_backward_triton(
     grad_up = None if up_codes is None else _like(grad_codes, grad_scales)
     if x_codes.numel() == 0:
         return *grad_x, *((None, None) if grad_up is None else grad_up)
-    across = blocks_across(block)
+    across = blocks_across(block) if across is None else across
     with torch.cuda.device_of(x_codes):
         _backward_kernel[(triton.cdiv(cols, block * across), triton.cdiv(rows, block))](
             grad_codes,

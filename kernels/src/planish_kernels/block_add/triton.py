@@ -114,6 +114,7 @@ def block_add_triton(
     seed: Tensor,
     offset: Tensor,
     *,
+    across: int | None = None,
     num_warps: int = 4,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The sum, its codes and scales, and the statistics of the latter."""
@@ -125,7 +126,7 @@ def block_add_triton(
     statistics = torch.empty((2, rows), dtype=torch.float32, device=device)
     if codes.numel() == 0:
         return total, codes, scales, statistics
-    across = blocks_across(block)
+    across = blocks_across(block) if across is None else across
     tiles = triton.cdiv(cols, block * across)
     tile_means = torch.empty((tiles, rows), dtype=torch.float32, device=device)
     tile_squares = torch.empty((tiles, rows), dtype=torch.float32, device=device)

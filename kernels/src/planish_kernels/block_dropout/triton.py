@@ -56,6 +56,7 @@ def block_dropout_triton(
     seed: Tensor,
     offset: Tensor,
     *,
+    across: int | None = None,
     num_warps: int = 4,
 ) -> tuple[Tensor, Tensor]:
     """Codes and scales; ``dropped`` of all draws drop an element."""
@@ -64,7 +65,7 @@ def block_dropout_triton(
     scales = torch.empty(in_scales.shape, dtype=torch.float32, device=in_codes.device)
     if codes.numel() == 0:
         return codes, scales
-    across = blocks_across(block)
+    across = blocks_across(block) if across is None else across
     with torch.cuda.device_of(in_codes):
         _dropout_kernel[(triton.cdiv(cols, block * across), triton.cdiv(rows, block))](
             in_codes.view(torch.int8),

@@ -243,6 +243,7 @@ def block_norm_triton(
     weight: Tensor | None,
     bias: Tensor | None,
     *,
+    across: int | None = None,
     num_warps: int = 4,
 ) -> tuple[Tensor, Tensor]:
     """Codes and scales of the norm."""
@@ -251,7 +252,7 @@ def block_norm_triton(
     scales = torch.empty(x_scales.shape, dtype=torch.float32, device=x_codes.device)
     if codes.numel() == 0:
         return codes, scales
-    across = blocks_across(block)
+    across = blocks_across(block) if across is None else across
     with torch.cuda.device_of(x_codes):
         _forward_kernel[(triton.cdiv(cols, block * across), triton.cdiv(rows, block))](
             x_codes,
@@ -288,6 +289,7 @@ def block_norm_backward_triton(
     seed: Tensor,
     offset: Tensor,
     *,
+    across: int | None = None,
     num_warps: int = 4,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Codes and scales of the gradient of ``x``, float32 gradients of weight and bias."""
@@ -300,7 +302,7 @@ def block_norm_backward_triton(
         return codes, scales, zeros, zeros.clone()
     means = torch.empty((2, rows), dtype=torch.float32, device=device)
     partial = torch.empty((2, scales.shape[0], cols), dtype=torch.float32, device=device)
-    across = blocks_across(block)
+    across = blocks_across(block) if across is None else across
     with torch.cuda.device_of(x_codes):
         _backward_rows_kernel[(triton.cdiv(rows, ROWS),)](
             grad_codes,
