@@ -59,7 +59,7 @@ def test_pyscenedetect_is_asked_for_by_its_install_line(monkeypatch: pytest.Monk
 def test_pyscenedetect_cuts_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
     def detect(path: str, detector: object) -> list:
         assert (path, detector) == ("a.mp4", ("adaptive", 4.0, 1))
-        return [(SimpleNamespace(get_seconds=lambda s=s: s), None) for s in (0.0, 2.0, 6.0)]
+        return [(SimpleNamespace(seconds=s), None) for s in (0.0, 2.0, 6.0)]
 
     stand_in = ModuleType("scenedetect")
     stand_in.detect = detect

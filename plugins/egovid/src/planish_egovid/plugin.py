@@ -15,6 +15,7 @@ def planish_register_data_filters(register: Register) -> None:
     register("egovid-clarity", "planish_egovid.filters:Clarity", "how sharp and how well exposed the picture is")
     register("egovid-text", "planish_egovid.filters:Text", "whether the picture shows what the text says")
     register("egovid-kinematics", "planish_egovid.filters:Kinematics", "how the camera moves: rotation, path, IMU")
+    register("egovid-released", "planish_egovid.clips.released_filter:ReleasedScores", "published scores, from a table")
 
 
 @planish.hookimpl

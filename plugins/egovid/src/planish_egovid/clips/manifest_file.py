@@ -57,6 +57,10 @@ def write_manifest(path: Path, clips: Iterable[Clip], extra: Mapping[str, pa.Dat
         return _write_csv(beside, clips, extra)
 
 
+def _cell(value: Any, kind: pa.DataType) -> Any:
+    return value if value is None or isinstance(value, str) or not pa.types.is_string(kind) else str(value)
+
+
 def _values(clip: Clip) -> dict[str, Any]:
     return {"id": clip.id, "path": clip.path, "start_s": clip.start_s, "end_s": clip.end_s, "text": clip.text}
 
@@ -66,7 +70,13 @@ def _write_parquet(path: Path, clips: Iterable[Clip], extra: Mapping[str, pa.Dat
     count = 0
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for some in _in_batches(clips):
-            rows = [{**_values(clip), **{f"extra.{name}": clip.extra.get(name) for name in extra}} for clip in some]
+            rows = [
+                {
+                    **_values(clip),
+                    **{f"extra.{name}": _cell(clip.extra.get(name), kind) for name, kind in extra.items()},
+                }
+                for clip in some
+            ]
             writer.write_table(pa.Table.from_pylist(rows, schema=schema))
             count += len(some)
     return count
@@ -97,3 +107,23 @@ def _in_batches(clips: Iterable[Clip]) -> Iterator[list[Clip]]:
     source = iter(clips)
     while some := list(islice(source, _AT_A_TIME)):
         yield some
+
+
+def types_of(clips: Iterable[Clip]) -> dict[str, pa.DataType]:
+    """Return name -> type of the entries of ``Clip.extra``, for :func:`write_manifest`; text where clips disagree."""
+    found: dict[str, pa.DataType] = {}
+    for clip in clips:
+        for name, value in clip.extra.items():
+            if value is None:
+                found.setdefault(name, pa.null())
+                continue
+            kind = pa.scalar(value).type
+            before = found.get(name, pa.null())
+            if before == kind:
+                continue
+            both = {before, kind}
+            if pa.types.is_null(before) or both == {pa.int64(), pa.float64()}:
+                found[name] = pa.float64() if both == {pa.int64(), pa.float64()} else kind
+            else:
+                found[name] = pa.string()
+    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from planish.errors import DataError
@@ -26,6 +26,9 @@ from planish_egovid.clips.released_csv import (
     write_egovid_csv,
 )
 from planish_egovid.clips.source_files import SourceFiles
+
+if TYPE_CHECKING:
+    from planish.filtering import ScoreStore
 
 _TYPES = {"text": pa.string(), "int": pa.int64(), "float": pa.float64(), "floats": pa.list_(pa.float64())}
 
@@ -112,23 +115,29 @@ def export_egovid_csv(folder: str | Path, out: str | Path, data_filter: DataFilt
         WorkError: The file cannot be written.
     """
     from planish.filtering import ScoreStore
-    from planish.filtering.decisions import read_decisions
 
     store = ScoreStore.open(folder)
     clips = {clip.id: clip for clip in store.clips()}
-    kept: set[str] | None = None
-    if kept_only:
-        table, _ = read_decisions(store.folder, store.identity)
-        kept = {
-            clip_id
-            for clip_id, keep in zip(table["clip_id"].to_pylist(), table["keep"].to_pylist(), strict=True)
-            if keep
-        }
+    kept = kept_ids(store) if kept_only else None
     has_imu = any(clip.extra.get(name) is not None for clip in clips.values() for name in IMU_COLUMNS)
     columns = (*COLUMNS, *IMU_COLUMNS) if has_imu else COLUMNS
     chosen = (row for row in store.rows(data_filter) if kept is None or row.clip_id in kept)
     rows = (released_row(number, clips[row.clip_id], row) for number, row in enumerate(chosen, start=1))
     return write_egovid_csv(out, rows, columns)
+
+
+def kept_ids(store: ScoreStore) -> set[str]:
+    """Return the ids of the clips that the latest decision on a run keeps.
+
+    Raises:
+        DataError: There are no decisions.
+    """
+    from planish.filtering.decisions import read_decisions
+
+    table, _ = read_decisions(store.folder, store.identity)
+    return {
+        clip_id for clip_id, keep in zip(table["clip_id"].to_pylist(), table["keep"].to_pylist(), strict=True) if keep
+    }
 
 
 def released_row(number: int, clip: Clip, row: Row) -> ReleasedRow:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -10,12 +11,9 @@ from typing import Any, ClassVar
 from planish.config import Config as PluginConfig
 from planish.errors import DataError, PlanishError
 from planish.interfaces import Clip, DataFilter, Decision, Row
-from pydantic import Field
 
-from planish_egovid.clips.frame_rate import rational_fps
 from planish_egovid.clips.ids import ClipId
 from planish_egovid.clips.released_csv import SCORES, ReleasedCsv, read_egovid_csv
-from planish_egovid.clips.source_files import SourceFiles
 from planish_egovid.filters import EgoVid
 from planish_egovid.policy import decide, settled
 
@@ -24,11 +22,7 @@ BACKEND = "released"
 
 
 class ReleasedScoresConfig(PluginConfig):
-    """Where the videos are."""
-
-    videos: str | None = Field(
-        None, description="folder of the video files, for clips' paths; null: clips are filed under the table"
-    )
+    """There is nothing to choose: the scores are what they are."""
 
 
 class ReleasedScores(DataFilter):
@@ -46,11 +40,12 @@ class ReleasedScores(DataFilter):
     def clips_of(self, path: Path) -> list[Clip]:
         """Return the clips of a table.
 
+        Their file is the table; ``planish egovid import-csv`` makes clips of the videos.
+
         Raises:
-            DataError: It cannot be read, an id is wrong or occurs twice, or a clip has no frames a second.
+            DataError: It cannot be read, or an id is wrong or occurs twice.
         """
         table = read_egovid_csv(path)
-        files = None if self.config.videos is None else SourceFiles(Path(self.config.videos).absolute())
         found: list[Clip] = []
         seen: dict[str, int] = {}
         for row in table:
@@ -59,17 +54,9 @@ class ReleasedScores(DataFilter):
             if key in seen:
                 raise DataError(f"{path}, row {row.number}: clip {key!r} stands in row {seen[key]} already")
             seen[key] = row.number
-            video_id, text = row.values["video_id"].strip(), row.values.get("name")
             # The place alone, not the scores: there are millions of clips.
-            extra = {"table": str(path), "offset": row.offset, "row": row.number}
-            if files is None:
-                found.append(Clip(video_id, str(path), text=text, extra=extra))
-                continue
-            try:
-                fps = rational_fps(row.values.get("fps") or 0.0)
-            except DataError as error:
-                raise DataError(f"{path}, row {row.number}: {error}") from None
-            found.append(files.clip(video_id, parsed, fps, text, extra))
+            place = {"offset": row.offset, "row": row.number}
+            found.append(Clip(row.values["video_id"].strip(), str(path), text=row.values.get("name"), extra=place))
         return found
 
     def score(self, clips: Sequence[Clip]) -> list[Row]:
@@ -85,17 +72,18 @@ class ReleasedScores(DataFilter):
         return settled(policy, rows, EgoVid.rules)
 
     def _row(self, clip: Clip) -> Row:
-        extra = clip.extra
-        if not isinstance(extra.get("offset"), int) or not isinstance(extra.get("table"), str):
-            error = "it was not read from a released table; give the .csv file itself as PATH"
-            return self.Columns(clip_id=clip.id, error=error)
+        offset = clip.extra.get("offset")
         try:
-            released = _table(extra["table"]).row_at(extra["offset"], extra.get("row", 0))
+            if not isinstance(offset, int):
+                raise DataError(
+                    f"clip {clip.id!r} was not read from a released table; give the .csv file itself as PATH"
+                )
+            released = _table(clip.path, os.stat(clip.path).st_mtime_ns).row_at(offset, clip.extra.get("row", 0))
+            values = released.values
+            if str(values.get("video_id") or "").strip() != clip.id:
+                raise DataError(f"{clip.path} does not have clip {clip.id!r} where it was; has the file changed?")
         except (PlanishError, OSError) as error:
             return self.Columns(clip_id=clip.id, error=" ".join(str(error).split()))
-        values = released.values
-        if str(values.get("video_id") or "").strip() != clip.id:
-            return self.Columns(clip_id=clip.id, error=f"{extra['table']} has changed since its clips were listed")
         row: dict[str, Any] = {name: values.get(name) for name in SCORES}
         frames, fps = values.get("frame_num"), values.get("fps")
         row |= {"fps": fps, "frames_expected": released.clip_id.frames, "frames_actual": frames}
@@ -106,5 +94,5 @@ class ReleasedScores(DataFilter):
 
 
 @lru_cache(maxsize=4)
-def _table(path: str) -> ReleasedCsv:
+def _table(path: str, changed: int) -> ReleasedCsv:
     return read_egovid_csv(path)

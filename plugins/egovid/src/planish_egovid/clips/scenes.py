@@ -142,7 +142,7 @@ class PySceneDetectSegmenter:
         except Exception as error:
             raise DataError(f"{source.path}: PySceneDetect cannot read it: {' '.join(str(error).split())}") from error
         # By time: in variable-rate files its frame numbers and ours count differently.
-        cuts = [to_frame(float(start.get_seconds()), source.fps) for start, _ in found[1:]]
+        cuts = [to_frame(float(start.seconds), source.fps) for start, _ in found[1:]]
         return scenes(source, cuts, self._min_frames, self._max_s)
 
 
