@@ -39,10 +39,10 @@ from planish.benchmark import (
     read_result,
     write_result,
 )
+from planish.benchmark.stdlib_bytes import read_corpus, windows
 from planish.errors import ConfigError, PlanishError
 from torch import Tensor, nn
 
-from planish_pretrain24.benchmark.stdlib_bytes import read_corpus, windows
 from planish_pretrain24.benchmark.tiny_gpt import TinyGPT, next_token_loss
 from planish_pretrain24.decay_search import DecaySearch, find_decay
 from planish_pretrain24.flip_rate import FLIP_RATE
