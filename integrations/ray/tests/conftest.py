@@ -15,12 +15,19 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 @pytest.fixture(scope="session")
 def ray_on_two_cores() -> Iterator[None]:
-    """Start Ray with two cores; engines find it running and leave it so."""
+    """Start Ray with two cores and what it takes for a GPU; engines find it running and leave it so."""
     ray = pytest.importorskip("ray")
     patch = pytest.MonkeyPatch()
     patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     patch.setenv("RAY_BACKEND_LOG_LEVEL", "fatal")
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    ray.init(
+        address="local",
+        num_cpus=2,
+        num_gpus=1,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
     yield
     ray.shutdown()
     patch.undo()

@@ -95,9 +95,20 @@ def test_warnings_of_workers_are_heard_once(caplog: pytest.LogCaptureFixture) ->
     assert [r.getMessage() for r in caplog.records if r.name == "ray_filters"] == ["the model is not here"]
 
 
+def test_stage_with_a_gpu_has_a_pool_of_its_own() -> None:
+    given = clips(21, c3="unreadable", c8="die")
+    found = rows(RayEngine(workers=1, batch_size=3), ray_filters.Staged(gpus=1.0), [[clip] for clip in given])
+    harmless = [clip for clip in given if clip.text != "die"]
+    expected = {row.clip_id: row for row in ray_filters.Staged(gpus=1.0).score(harmless)}
+    assert [row for row in found if row.clip_id in expected] == sorted(expected.values(), key=lambda row: row.clip_id)
+    assert [row.error for row in found if row.clip_id == given[8].id] == [
+        "worker killed by signal 9 (SIGKILL); out of memory?"
+    ]
+
+
 def test_more_gpus_than_there_are() -> None:
-    with pytest.raises(UnsupportedError, match=r"model \(1 a worker\) ask for 1 GPUs and this Ray has 0"):
-        rows(RayEngine(), ray_filters.Staged(gpus=1.0), [clips(3)])
+    with pytest.raises(UnsupportedError, match=r"model \(2 a worker\) ask for 2 GPUs and this Ray has 1"):
+        rows(RayEngine(), ray_filters.Staged(gpus=2.0), [clips(3)])
 
 
 def test_too_few_clips_in_flight() -> None:

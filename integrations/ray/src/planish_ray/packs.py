@@ -74,7 +74,7 @@ class Packs:
             count += len(group)
             if count >= enough:
                 return cut(chain(first, self._groups), self.size)
-        self.size = max(1, min(self.size, -(-count // (self._spread * 4))))
+        self.size = max(1, min(self.size, -(-count // (self._spread * 8))))
         return cut(first, self.size)
 
 
