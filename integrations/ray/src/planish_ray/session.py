@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from planish.errors import UnsupportedError, WorkError
@@ -39,7 +40,8 @@ def ray_session(address: str | None, *, cpus: int | None, gpus: int | None) -> I
             options |= {"num_cpus": cpus, "num_gpus": gpus, "include_dashboard": False}
         try:
             _knock(where)
-            ray.init(address=where, **options)
+            with _silence() if where == "local" else nullcontext():
+                ray.init(address=where, **options)
         except Exception as error:
             said = " ".join(str(error).split())[:300]
             what = "start Ray on this machine" if where == "local" else f"connect to Ray at {where!r}"
@@ -57,6 +59,21 @@ def ray_session(address: str | None, *, cpus: int | None, gpus: int | None) -> I
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep off the terminal what Ray's core says of its log level, below Python; failures are raised all the same."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _knock(address: str) -> None:
