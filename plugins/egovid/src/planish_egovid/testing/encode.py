@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from planish.errors import ConfigError, UnsupportedError
 
 _TICKS = 90_000
+_SMALL = 128
 
 
 def write_video(
@@ -68,12 +69,14 @@ def write_video(
     height, width = frames.shape[1:3]
     even = height % 2 == 0 and width % 2 == 0
     pixel_format = ("yuv420p" if even else "yuv444p") + ("10le" if ten_bit else "")
+    # x264's macroblock tree gives small pictures other bits from run to run.
+    steady = ":mbtree=0" if min(height, width) < _SMALL else ""
     parameters = f"keyint={gop}:min-keyint={min(gop, 2)}:scenecut=0:open-gop={int(open_gop)}:bframes={b_frames}"
     target = path if hasattr(path, "write") else str(path)
     with av.open(target, "w", format="mp4" if hasattr(path, "write") else None) as container:
         video: Any = container.add_stream("libx264", rate=rate)
         video.width, video.height, video.pix_fmt = width, height, pixel_format
-        video.options = {"crf": str(crf), "preset": preset, "x264-params": parameters + ":threads=1:b-adapt=0"}
+        video.options = {"crf": str(crf), "preset": preset, "x264-params": parameters + ":threads=1:b-adapt=0" + steady}
         video.codec_context.thread_count = 1
         video.codec_context.time_base = Fraction(1, _TICKS)
         if sample_aspect_ratio is not None:
