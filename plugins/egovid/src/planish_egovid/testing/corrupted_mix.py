@@ -16,6 +16,8 @@ from planish_egovid.testing.head_motion import HeadMotion, Swing
 from planish_egovid.testing.room import Room
 
 FPS, FRAMES = 30.0, 120
+OTHER_ROOM = 1000
+"""What is added to a room's seed for the room that a clip is cut to."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def _frozen(random: np.random.Generator, frames: NDArray[np.uint8], scene: _Scen
 
 
 def _cut(random: np.random.Generator, frames: NDArray[np.uint8], scene: _Scene) -> NDArray[np.uint8]:
-    other = replace(scene, room=Room(scene.room.seed + 1000)).render()
+    other = replace(scene, room=Room(scene.room.seed + OTHER_ROOM)).render()
     return corruptions.hard_cut(frames, other, int(random.integers(12, FRAMES - 12)))
 
 
@@ -91,7 +93,7 @@ FAULTS: dict[str, Spoil] = {
 
 
 def corrupted_mix(
-    count: int, *, seed: int = 0, spoilt: float = 0.5, camera: Camera | None = None
+    count: int, *, seed: int = 0, spoilt: float = 0.5, camera: Camera | None = None, first: int = 0
 ) -> Iterator[LabelledClip]:
     """Yield clips of rooms, the good ones as different as heads, rooms and light are.
 
@@ -103,9 +105,11 @@ def corrupted_mix(
         seed: Of everything.
         spoilt: Share of clips with a fault; faults take turns.
         camera: By default 256 by 144 pixels and 90 degrees.
+        first: Number of the first clip. A clip depends on its number, not on which others are made with it; its room
+            is the one with its number as seed.
     """
     faults = list(FAULTS)
-    for index in range(count):
+    for index in range(first, first + count):
         random = np.random.default_rng([seed, index, 19])
         scene = _scene(random, camera or Camera(256, 144), index)
         bad = int((index + 1) * spoilt) > int(index * spoilt)
