@@ -7,6 +7,8 @@ from planish.benchmark import page, read_result
 
 FOLDER = Path(__file__).parents[1] / "docs" / "benchmarks"
 RESULTS = sorted(FOLDER.glob("*.json"))
+ON_PROCESSORS = {"egovid-cleaning"}
+"""Programs whose results do not depend on a GPU; all others are quoted from the same one."""
 
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
@@ -18,5 +20,9 @@ def test_page_is_drawn_from_its_result(path: Path) -> None:
 def test_result_is_one_to_quote(path: Path) -> None:
     result = read_result(path)
     assert result.oracle_passed
-    assert result.hardware.gpu == "NVIDIA H200"
+    if result.benchmark in ON_PROCESSORS:
+        assert result.hardware.gpu is None
+        assert result.hardware.cpu not in ("", "x86_64", "aarch64", "arm64"), "a result names its processor"
+    else:
+        assert result.hardware.gpu == "NVIDIA H200"
     assert result.rows
