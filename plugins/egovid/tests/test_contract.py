@@ -24,7 +24,7 @@ def write_clips(folder: Path) -> list[Clip]:
     )
     picture = np.clip(np.asarray(sheet) * 85, 0, 255).astype(np.uint8)
     clips = []
-    for name, step in (("still", 0.0), ("slides", 0.5), ("cut", 0.5)):
+    for name, step in (("still", 0.0), ("slides", 0.4), ("cut", 0.4)):
         starts = [int(i * step) for i in range(40)]
         frames = np.stack([picture[:, start : start + width] for start in starts])
         if name == "cut":

@@ -115,14 +115,17 @@ def test_truncated_files_say_how_many_frames_are_left(tmp_path: Path, moving_tex
 def test_damage_is_refused_or_counted(tmp_path: Path, video: Path) -> None:
     """A clip with frames that the decoder patches up has an error, or their count; others are not blamed for it."""
     lenient = DecodeConfig(damaged="score")
-    data = bytearray(video.read_bytes())
     with av.open(str(video)) as container:
-        packets = [(p.pos, p.size, p.pts) for p in container.demux(video=0) if p.size]
-    position, size, _ = max(packets[40:80], key=lambda packet: packet[1])
-    data[position + size // 3 : position + size // 2] = b"\x55" * (size // 2 - size // 3)
+        packets = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
     path = tmp_path / "scratched.mp4"
-    path.write_bytes(data)
-    found = outcome(Clip("whole", str(path)), lenient)
+    # Not every scratch is noticed: some bits decode to another picture. Take the first one that is, largest first.
+    for position, size in sorted(packets[40:80], key=lambda packet: -packet[1]):
+        data = bytearray(video.read_bytes())
+        data[position + size // 3 : position + size // 2] = b"\x55" * (size // 2 - size // 3)
+        path.write_bytes(data)
+        found = outcome(Clip("whole", str(path)), lenient)
+        if isinstance(found, ClipView) and found.tally.damaged:
+            break
     assert isinstance(found, ClipView), found
     assert 1 <= found.tally.damaged < 40
     assert failure(path).startswith("damaged: ")
