@@ -76,7 +76,7 @@ def pretrain24(**config):
             but(transforms=[{"use": "pretran24"}]),
             "no quantizer or sparsifier named 'pretran24'; did you mean 'pretrain24'?",
         ),
-        (but(transforms=[{"use": "jetfire"}]), "'jetfire' is not installed; run: pip install planish-jetfire"),
+        (but(transforms=[{"use": "vnm"}]), "'vnm' is not installed; run: pip install planish-vnm"),
         (but(trainner={}), "trainner: unknown field; did you mean 'trainer'?"),
         (but(transforms=pretrain24(dense_finsh=0.1)), "dense_finsh: unknown field; did you mean 'dense_finish'?"),
         (but(trainer={"max_step": 3}), "trainer.max_step: unknown field; did you mean 'max_steps'?"),

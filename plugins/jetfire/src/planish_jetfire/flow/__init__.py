@@ -1,0 +1,1 @@
+"""Transformer blocks with a quantized data flow."""

@@ -1,0 +1,1 @@
+"""Quantized matmuls of a linear layer, whatever it is part of."""
