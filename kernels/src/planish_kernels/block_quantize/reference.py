@@ -41,12 +41,11 @@ def block_quantize_reference(
 ) -> tuple[Tensor, Tensor]:
     """Codes ``[rows, cols]`` and scales ``[ceil(rows / block), ceil(cols / block)]``; see ``op.block_quantize``."""
     rows, cols = dense.shape
-    values = dense.to(torch.float32)
-    padded = F.pad(values, (0, -cols % block, 0, -rows % block))
+    padded = F.pad(dense.to(torch.float32), (0, -cols % block, 0, -rows % block))
     tiles = padded.reshape(padded.shape[0] // block, block, padded.shape[1] // block, block)
     scales = block_scales(tiles.abs().amax((1, 3)), code_dtype)  # amax keeps NaN
-    spread = scales.repeat_interleave(block, 0)[:rows].repeat_interleave(block, 1)[:, :cols]
-    ratio = torch.where(spread.isnan(), 0.0, values / spread)
+    # A ratio is NaN where the scale is, and nowhere else.
+    ratio = (tiles / scales[:, None, :, None]).nan_to_num_(0.0).reshape(padded.shape)[:rows, :cols]
     uniforms = element_uniforms(seed, offset, rows, cols).to(dense.device) if stochastic else None
     if code_dtype is torch.float8_e4m3fn:
         return round_to_float8(ratio, uniforms).contiguous(), scales

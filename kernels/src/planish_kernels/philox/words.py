@@ -40,6 +40,10 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Te
     return c0, c1, c2, c3
 
 
+def _uniform(words: Tensor) -> Tensor:
+    return (words >> 9).to(torch.float32) * 2.0**-23
+
+
 def group_uniforms(
     seed: Tensor, offset: Tensor, groups: int, channels: int, *, stream: int = 0, first_group: int = 0
 ) -> Tensor:
@@ -64,8 +68,7 @@ def group_uniforms(
     counter = calls * channels + torch.arange(channels, dtype=torch.int64, device=device)
     key = (seed & _WORD, ((seed >> 32) & _WORD) ^ stream)
     words = philox((counter & _WORD, (counter >> 32) & _WORD, offset & _WORD, (offset >> 32) & _WORD), key)
-    uniforms = torch.stack(words, dim=1).flatten(0, 1)[:groups]
-    return (uniforms >> 9).to(torch.float32) * 2.0**-23
+    return _uniform(torch.stack(words, dim=1).flatten(0, 1)[:groups])
 
 
 def element_uniforms(seed: Tensor, offset: Tensor, rows: int, cols: int) -> Tensor:
@@ -81,4 +84,9 @@ def element_uniforms(seed: Tensor, offset: Tensor, rows: int, cols: int) -> Tens
     Returns:
         float32 ``[rows, cols]`` in ``[0, 1)``, multiples of 2^-23.
     """
-    return group_uniforms(seed, offset, cols, rows).t()
+    # group_uniforms(seed, offset, cols, rows).t(), laid out by rows.
+    calls = torch.arange((cols + 3) // 4, dtype=torch.int64, device=seed.device)
+    counter = calls * rows + torch.arange(rows, dtype=torch.int64, device=seed.device).unsqueeze(1)
+    key = (seed & _WORD, (seed >> 32) & _WORD)
+    words = philox((counter & _WORD, (counter >> 32) & _WORD, offset & _WORD, (offset >> 32) & _WORD), key)
+    return _uniform(torch.stack(words, dim=-1).flatten(1)[:, :cols])
