@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 from planish.config import Config
+from planish.errors import UnsupportedError
 from planish.interfaces.data_filter import Clip, DataFilter, Decision, Row, Stage, StagedFilter
 from pydantic import Field
 
@@ -47,6 +48,8 @@ def act(clip: Clip) -> None:
         time.sleep(600)
     elif clip.text == "raise":
         raise RuntimeError("this clip makes the stage raise")
+    elif clip.text == "no model":
+        raise UnsupportedError("the model cannot be loaded; pip install a-model")
     elif clip.text is not None and clip.text.startswith("meet "):
         (Path(clip.path) / clip.id).touch()
         while not (Path(clip.path) / clip.text.removeprefix("meet ")).exists():

@@ -95,6 +95,11 @@ def test_warnings_of_workers_are_heard_once(caplog: pytest.LogCaptureFixture) ->
     assert [r.getMessage() for r in caplog.records if r.name == "ray_filters"] == ["the model is not here"]
 
 
+def test_filter_that_can_do_nothing_ends_the_run() -> None:
+    with pytest.raises(WorkError, match=r"cannot work on a Ray worker: .*pip install a-model"):
+        rows(RayEngine(workers=2), ray_filters.Counting(), [clips(6, c2="no model")])
+
+
 def test_stage_with_a_gpu_has_a_pool_of_its_own() -> None:
     given = clips(21, c3="unreadable", c8="die")
     found = rows(RayEngine(workers=1, batch_size=3), ray_filters.Staged(gpus=1.0), [[clip] for clip in given])

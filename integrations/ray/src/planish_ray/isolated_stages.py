@@ -73,7 +73,7 @@ class IsolatedStages:
         get an error.
 
         Raises:
-            WorkError: The process cannot be started, or the filter cannot be built in it.
+            WorkError: The process cannot be started, or the filter cannot be built or do anything in it.
         """
         alive = [work for work in works if not isinstance(work, Lost)]
         results = iter(self._run(alive)) if alive else iter(())
@@ -113,6 +113,8 @@ class IsolatedStages:
             self.close()
             raise WorkerHung(f"no result within {self._timeout_s:g} s") from None
         if isinstance(answer, Failed):
+            if answer.is_final:
+                raise WorkError(f"filter {self._start.job.target!r} cannot work on a Ray worker: {answer.message}")
             raise StageRaised(answer.message)
         done = cast(Done, answer)
         self._slowest_s = max(self._slowest_s or 0.0, (time.monotonic() - began) / len(works))

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, BinaryIO, Literal
 
+from planish.filtering.scoring import FATAL
 from planish.filtering.threads import limited_threads
 from planish.interfaces.data_filter import ClipWork, DataFilter, Stage
 from planish.interfaces.engine import FilterJob
@@ -68,9 +69,15 @@ class Done:
 
 @dataclass(frozen=True)
 class Failed:
-    """Building the filter, or a stage, raised."""
+    """Building the filter, or a stage, raised.
+
+    Attributes:
+        message: What it said.
+        is_final: Whether every other clip would fail alike, such as where a model cannot be loaded.
+    """
 
     message: str
+    is_final: bool = False
 
 
 def send(stream: BinaryIO, value: Any) -> None:
@@ -150,6 +157,8 @@ def main() -> None:
                     done = run_stages(stages, works)
                 results = [pickle.dumps(_result(data_filter, start.result, work), protocol=5) for work in done]
                 answer = Done(results, warnings.take())
+            except FATAL as error:
+                answer = Failed(_say(error), is_final=True)
             except Exception as error:
                 traceback.print_exc()
                 answer = Failed(_say(error))
