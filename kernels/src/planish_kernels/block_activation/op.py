@@ -161,10 +161,12 @@ def block_activation_backward(
 
     Args:
         grad_output: quantized gradient of the output, of the format, block and shape of ``x``.
-        x, up: what the forward pass took.
+        x: what the forward pass took.
+        up: likewise.
         activation: as there.
         rounding: of the gradients; ``"stochastic"`` keeps them unbiased.
-        seed, offset: as for ``block_quantize``. The gradient of ``up`` is drawn under ``offset + 1``: step by 2.
+        seed: as for ``block_quantize``.
+        offset: likewise. The gradient of ``up`` is drawn under ``offset + 1``: step by 2.
         impl: a backend by name, or ``"auto"``.
 
     Returns:

@@ -94,9 +94,11 @@ def block_add(
     Args:
         residual: float ``[rows, cols]``, any strides.
         branch: ``BlockInt8`` or ``BlockFloat8`` of that shape.
-        kind, eps: of the norm that follows: ``"layer"``, or ``"rms"``, whose mean counts as zero.
+        kind: of the norm that follows: ``"layer"``, or ``"rms"``, whose mean counts as zero.
+        eps: of that norm.
         rounding: of the quantized sum.
-        seed, offset: as for ``block_quantize``.
+        seed: as for ``block_quantize``.
+        offset: likewise.
         impl: a backend by name, or ``"auto"``.
 
     Raises:

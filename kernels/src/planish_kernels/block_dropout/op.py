@@ -61,7 +61,8 @@ def block_dropout(
     Args:
         x: ``BlockInt8`` or ``BlockFloat8`` ``[rows, cols]``.
         p: probability of dropping, in [0, 1). With 0, ``x`` itself is returned.
-        seed, offset: as for ``block_quantize``.
+        seed: as for ``block_quantize``.
+        offset: likewise.
         impl: a backend by name, or ``"auto"``.
 
     Returns:

@@ -166,7 +166,8 @@ def block_norm(
     Args:
         x: ``BlockInt8`` or ``BlockFloat8`` ``[rows, cols]``.
         statistics: float32 ``[2, rows]``, from :func:`row_statistics` or from ``block_add``.
-        weight, bias: ``[cols]``, or None.
+        weight: ``[cols]``, or None.
+        bias: ``[cols]``, or None.
         impl: a backend by name, or ``"auto"``.
 
     Returns:
@@ -201,10 +202,13 @@ def block_norm_backward(
 
     Args:
         grad_output: quantized gradient of the output, of the format, block and shape of ``x``.
-        x, statistics, weight: what the forward pass took.
+        x: what the forward pass took.
+        statistics: likewise.
+        weight: likewise.
         kind: ``"layer"`` or ``"rms"``.
         rounding: of the gradient of ``x``; ``"stochastic"`` keeps it unbiased.
-        seed, offset: as for ``block_quantize``.
+        seed: as for ``block_quantize``.
+        offset: likewise.
         impl: a backend by name, or ``"auto"``.
 
     Raises:

@@ -87,9 +87,9 @@ def block_quantize(
         code_dtype: ``torch.int8`` or ``torch.float8_e4m3fn``.
         block: the side of a block: 16, 32, 64 or 128.
         rounding: ``"nearest"`` (ties to even), or ``"stochastic"``: up or down at random, so that the mean is exact.
-        seed, offset: 64-bit integers or 0-d int64 tensors: what the draws of ``"stochastic"`` depend on, besides the
-            place of the element. Take a seed for each layer and rank, and an offset for each step; pass tensors to have
-            fresh draws at each replay of a CUDA graph.
+        seed: 64-bit integer or 0-d int64 tensor: what the draws of ``"stochastic"`` depend on, besides ``offset`` and
+            the place of the element. Take one for each layer and rank.
+        offset: likewise; take one for each step. Pass tensors to have fresh draws at each replay of a CUDA graph.
         impl: a backend by name, or ``"auto"``.
 
     Returns:
