@@ -5,16 +5,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from planish_jetfire.config import JetfireConfig
     from planish_jetfire.quantizer import Jetfire
-    from planish_jetfire.saved_bytes import SavedTensors, saved_bytes, saved_tensors
+    from planish_jetfire.accounting import SavedTensors, saved_bytes, saved_tensors
 
 __all__ = ["Jetfire", "JetfireConfig", "SavedTensors", "saved_bytes", "saved_tensors"]
 
 _HOMES = {
     "JetfireConfig": "config",
     "Jetfire": "quantizer",
-    "SavedTensors": "saved_bytes",
-    "saved_bytes": "saved_bytes",
-    "saved_tensors": "saved_bytes",
+    "SavedTensors": "accounting",
+    "saved_bytes": "accounting",
+    "saved_tensors": "accounting",
 }
 
 
