@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from planish_jetfire.accounting import SavedTensors, saved_bytes, saved_tensors
     from planish_jetfire.config import JetfireConfig
     from planish_jetfire.quantizer import Jetfire
-    from planish_jetfire.accounting import SavedTensors, saved_bytes, saved_tensors
 
 __all__ = ["Jetfire", "JetfireConfig", "SavedTensors", "saved_bytes", "saved_tensors"]
 

@@ -94,7 +94,7 @@ class Jetfire(Quantizer):
             missing = [name for name in map(found.qualified, found.linears) if name not in taken]
             encoded = [n for n in found.linears if isinstance(model.get_submodule(found.qualified(n)), EncodedLinear)]
             if missing:
-                refused.append(NotTaken(found.name, f"its linear {missing[0]} is not quantized"))
+                refused.append(NotTaken(found.name, f"its linear {missing[0]!r} is not quantized"))
             elif encoded:
                 refused.append(NotTaken(found.name, f"another transform encodes the matmuls of {encoded[0]}"))
             else:
@@ -234,7 +234,7 @@ class Jetfire(Quantizer):
         block.add_module(CHILD, state)
 
     def on_train_start(self, model: nn.Module, total_steps: int) -> None:
-        """Learn the rank, and see that weights are whole.
+        """Learn the rank, see that weights are whole, and rely on the other hooks from now on.
 
         Raises:
             UnsupportedError: The parameters are sharded (FSDP).
@@ -249,6 +249,8 @@ class Jetfire(Quantizer):
             if not isinstance(state, BlockState):
                 _refuse_shards(name, module)
             state.rank = rank
+        for codes, _ in _weight_codes(model):
+            codes.is_driven = True
 
     def on_gradients(self, model: nn.Module, step: int) -> None:
         """Expect weights to change: their codes are made anew after the optimizer step."""

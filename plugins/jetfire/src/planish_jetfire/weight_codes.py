@@ -14,10 +14,14 @@ from torch import Tensor
 class WeightCodes:
     """Codes and scales of one weight, or of several that multiply one input, stacked along their outputs.
 
-    They follow from the weights, so they are no buffers: nothing of them belongs into a checkpoint. Eagerly they are
-    made anew when a weight's version counter or memory says that it changed. A traced graph cannot look at counters: it
-    quantizes in the graph, unless :meth:`fill` has been called since the last :meth:`invalidate` (``on_step`` and
-    ``on_gradients`` do so). The buffers stay in place, as CUDA graphs need it.
+    They follow from the weights, so they are no buffers: nothing of them belongs into a checkpoint. The buffers stay in
+    place, as CUDA graphs need it. When they are made anew:
+
+    * In a training loop that calls the transform's hooks (``is_driven``): after each optimizer step, and eagerly when
+      a weight's version counter or memory says that it changed besides.
+    * In one that does not: in each forward pass. Counters do not tell (fused optimizers write past them).
+    * In a traced graph, which cannot look at counters: in the graph, unless :meth:`fill` has been called since the last
+      :meth:`invalidate`; the hooks do so.
     """
 
     def __init__(self, format: type[BlockScaled], block: int) -> None:
@@ -33,6 +37,7 @@ class WeightCodes:
         self.scales: Tensor | None = None
         self.key: tuple[tuple[int, int], ...] | None = None
         self.is_stale = True
+        self.is_driven = False
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles are filled anew: addresses and counters mean nothing elsewhere."""
@@ -42,10 +47,10 @@ class WeightCodes:
         """Have them made anew at the next use."""
         self.is_stale = True
 
-    def release(self) -> None:
-        """Give up the memory; they are made anew at the next use."""
-        self.codes = self.scales = self.key = None
-        self.is_stale = True
+    def begin_forward(self) -> None:
+        """Have them made anew, unless the training loop tells when weights change."""
+        if not self.is_driven:
+            self.is_stale = True
 
     @torch.no_grad()
     def fill(self, weights: Sequence[Tensor]) -> None:

@@ -116,6 +116,8 @@ def run(
     device = hidden.device.type
     has_autocast = torch.is_autocast_enabled(device) and hidden.dtype is not torch.float64
     dtype = torch.get_autocast_dtype(device) if has_autocast else hidden.dtype
+    for codes, _ in state.all_codes:
+        codes.begin_forward()
     leading, tokens = hidden.shape[:-1], hidden.reshape(-1, structure.features)
     norms = [_vectors(block, name) for name in structure.norms]
     before = norms[0] if structure.is_pre_norm else (None, None)

@@ -69,4 +69,5 @@ class BlockLinear(EncodedLinear):
         device = input.device.type
         autocast = torch.is_autocast_enabled(device) and input.dtype is not torch.float64
         state.compute_dtype = torch.get_autocast_dtype(device) if autocast else input.dtype
+        self.codes.begin_forward()
         return super().forward(input)
