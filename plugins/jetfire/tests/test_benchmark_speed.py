@@ -1,5 +1,6 @@
 """The speed benchmark on a CPU: every section runs, and says nothing that a CPU cannot know."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,7 @@ from planish_jetfire.benchmark import jetfire_speed, matmul_rows, sparse_int8_ff
 from planish_kernels.benchmarks.block_matmul_tiles import SHARED_BYTES, candidates
 from planish_kernels.formats import BlockInt8
 
-needs_models = pytest.mark.skipif(
-    not pytest.importorskip("importlib.util").find_spec("planish_lightning"), reason="it builds models by name"
-)
+needs_models = pytest.mark.skipif(find_spec("planish_lightning") is None, reason="it builds models by name")
 
 
 @needs_models

@@ -33,8 +33,8 @@ def test_blocks_of_the_emulation_are_those_of_the_kernels() -> None:
     matrix = torch.randn(70, 100)
     emulated = FakeInt8("block").encode(matrix, contraction=1)
     exact = BlockInt8.encode(matrix, 32, impl="reference").decode()
-    # Scales of the format are rounded up to 17 bits.
-    assert float((emulated - exact).norm() / exact.norm()) < 3e-4
+    # Scales of the format are rounded up to 17 bits, which turns a code here and there.
+    assert float((emulated - exact).norm() / exact.norm()) < 1e-3
 
 
 @pytest.mark.parametrize(("scales", "bound"), [("tensor", 4e-2), ("token", 2e-2), ("block", 2e-2)])
@@ -44,7 +44,7 @@ def test_scales_of_the_emulation(scales: str, bound: float) -> None:
     encoded = FakeInt8(scales).encode(matrix, contraction=1)  # type: ignore[arg-type]
     others = torch.arange(64) > 31
     error = float((encoded - matrix)[others].norm() / matrix[others].norm())
-    assert (error > 0.5) == (scales == "tensor"), "a large token costs the others where they share a scale"
+    assert (error > 0.2) == (scales == "tensor"), "a large token costs the others where they share a scale"
     assert float((encoded - matrix)[3].norm() / matrix[3].norm()) < bound
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -23,12 +23,22 @@ from planish_kernels.block_quantize import block_quantize
 from planish_kernels.formats import BlockInt8
 from planish_kernels.formats.block_scaled import BlockScaled
 
-TWIN = "torch.compile, bfloat16"
 TARGET = 1.3
 _DTYPE = torch.bfloat16
 _TILES = {"across": (1, 2, 4, 8), "num_warps": (2, 4, 8)}
 _P = 0.1
 Inputs = Callable[[torch.device], tuple[Tensor, ...]]
+
+
+class Twins(NamedTuple):
+    """What twins are called, and how they are made of plain torch."""
+
+    name: str
+    wrap: Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+COMPILED = Twins("torch.compile, bfloat16", torch.compile)
+PLAIN = Twins("torch, bfloat16", lambda function: function)
 
 
 def agrees(ours: Any, reference: Any) -> bool:
@@ -80,8 +90,8 @@ def _quantize_in_torch(dense: Tensor, block: int) -> tuple[Tensor, Tensor]:
     return torch.round(tiles / scales).to(torch.int8).view(rows, cols), scales.view(rows // block, cols // block)
 
 
-def _quantize_cases(rows: int, cols: int, block: int) -> Iterator[Case]:
-    compiled = torch.compile(functools.partial(_quantize_in_torch, block=block))
+def _quantize_cases(rows: int, cols: int, block: int, twins: Twins) -> Iterator[Case]:
+    compiled = twins.wrap(functools.partial(_quantize_in_torch, block=block))
     for rounding in ("nearest", "stochastic"):
         yield Case(
             f"block_quantize/{rounding}/{rows}x{cols}/block{block}",
@@ -91,7 +101,7 @@ def _quantize_cases(rows: int, cols: int, block: int) -> Iterator[Case]:
             ),
             3 * rows * cols,
             agrees=agrees,
-            peers={"torch.compile, to nearest": lambda dense, *_: compiled(dense)},
+            peers={f"{twins.name}, to nearest": lambda dense, *_: compiled(dense)},
             launcher=lambda dense, seed, offset, rounding=rounding, **tiles: launcher(
                 "block_quantize", "block_quantize_triton"
             )(dense, torch.int8, block, rounding == "stochastic", seed, offset, **tiles),
@@ -110,12 +120,13 @@ def _swiglu_backward(grad: Tensor, x: Tensor, up: Tensor) -> tuple[Tensor, Tenso
     return (grad.float() * up.float() * slope).to(grad.dtype), (grad.float() * value).to(grad.dtype)
 
 
-def _activation_cases(rows: int, cols: int, block: int) -> Iterator[Case]:
+def _activation_cases(rows: int, cols: int, block: int, twins: Twins) -> Iterator[Case]:
     label, elements = f"{rows}x{cols}/block{block}", rows * cols
-    gelu, swiglu = torch.compile(F.gelu), torch.compile(lambda x, up: F.silu(x) * up)
-    of_gelu, of_swiglu = torch.compile(_gelu_backward), torch.compile(_swiglu_backward)
+    gelu, swiglu = twins.wrap(F.gelu), twins.wrap(lambda x, up: F.silu(x) * up)
+    of_gelu, of_swiglu = twins.wrap(_gelu_backward), twins.wrap(_swiglu_backward)
     backward = launcher("block_activation", "block_activation_backward_triton")
     yield _case(
+        twins.name,
         f"gelu/{label}",
         _operands(rows, cols, block, 1),
         lambda codes, scales, dense, **how: _parts(block_activation(_int8(codes, scales, block), **how)),
@@ -126,6 +137,7 @@ def _activation_cases(rows: int, cols: int, block: int) -> Iterator[Case]:
         ),
     )
     yield _case(
+        twins.name,
         f"gelu backward/{label}",
         _operands(rows, cols, block, 2, _zero),
         lambda gc, gs, xc, xs, grad, x, zero, **how: _parts(
@@ -138,6 +150,7 @@ def _activation_cases(rows: int, cols: int, block: int) -> Iterator[Case]:
         )[:2],
     )
     yield _case(
+        twins.name,
         f"swiglu/{label}",
         _operands(rows, cols, block, 2),
         lambda xc, xs, uc, us, x, up, **how: _parts(
@@ -150,6 +163,7 @@ def _activation_cases(rows: int, cols: int, block: int) -> Iterator[Case]:
         ),
     )
     yield _case(
+        twins.name,
         f"swiglu backward/{label}",
         _operands(rows, cols, block, 3, _zero),
         lambda gc, gs, xc, xs, uc, us, grad, x, up, zero, **how: _parts(
@@ -182,7 +196,7 @@ def _layer_backward(grad: Tensor, x: Tensor, statistics: Tensor, weight: Tensor)
     return grad_x, (grad.float() * normal).sum(0), grad.float().sum(0)
 
 
-def _norm_cases(rows: int, cols: int, block: int, kind: str) -> Iterator[Case]:
+def _norm_cases(rows: int, cols: int, block: int, kind: str, twins: Twins) -> Iterator[Case]:
     label, elements, is_rms = f"{rows}x{cols}/block{block}", rows * cols, kind == "rms"
     name = "RMSNorm" if is_rms else "LayerNorm"
 
@@ -207,8 +221,9 @@ def _norm_cases(rows: int, cols: int, block: int, kind: str) -> Iterator[Case]:
             return F.rms_norm(x, (cols,), weight.to(x.dtype), 1e-5)
         return F.layer_norm(x, (cols,), weight.to(x.dtype), bias.to(x.dtype), 1e-5)
 
-    forward, backward = torch.compile(whole), torch.compile(_rms_backward if is_rms else _layer_backward)
+    forward, backward = twins.wrap(whole), twins.wrap(_rms_backward if is_rms else _layer_backward)
     yield _case(
+        twins.name,
         f"{name}/{label}",
         inputs(1),
         lambda xc, xs, x, w, b, statistics, **how: _parts(
@@ -229,6 +244,7 @@ def _norm_cases(rows: int, cols: int, block: int, kind: str) -> Iterator[Case]:
         return *_parts(found.input), found.weight, found.bias
 
     yield _case(
+        twins.name,
         f"{name} backward/{label}",
         inputs(2),
         ours,
@@ -240,7 +256,7 @@ def _norm_cases(rows: int, cols: int, block: int, kind: str) -> Iterator[Case]:
     )
 
 
-def _stream_cases(rows: int, cols: int, block: int) -> Iterator[Case]:
+def _stream_cases(rows: int, cols: int, block: int, twins: Twins) -> Iterator[Case]:
     label, elements = f"{rows}x{cols}/block{block}", rows * cols
 
     def add_and_measure(residual: Tensor, branch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -248,13 +264,14 @@ def _stream_cases(rows: int, cols: int, block: int) -> Iterator[Case]:
         variance, mean = torch.var_mean(total.float(), 1, correction=0)
         return total, mean, torch.rsqrt(variance + 1e-5)
 
-    add, dropout = torch.compile(add_and_measure), torch.compile(lambda x: F.dropout(x, _P))
+    add, dropout = twins.wrap(add_and_measure), twins.wrap(lambda x: F.dropout(x, _P))
 
     def ours(codes: Tensor, scales: Tensor, branch: Tensor, residual: Tensor, **how: Any) -> tuple[Tensor, ...]:
         found = block_add(residual, _int8(codes, scales, block), **how)
         return found.total, *_parts(found.quantized), found.statistics
 
     yield _case(
+        twins.name,
         f"add with statistics/{label}",
         _operands(rows, cols, block, 1, lambda device: torch.randn(rows, cols, device=device, dtype=_DTYPE)),
         ours,
@@ -265,6 +282,7 @@ def _stream_cases(rows: int, cols: int, block: int) -> Iterator[Case]:
         ),
     )
     yield _case(
+        twins.name,
         f"dropout/{label}",
         _operands(rows, cols, block, 1, _zero),
         lambda codes, scales, dense, zero, **how: _parts(
@@ -279,6 +297,7 @@ def _stream_cases(rows: int, cols: int, block: int) -> Iterator[Case]:
 
 
 def _case(
+    twin_name: str,
     name: str,
     inputs: Inputs,
     ours: Callable[..., Any],
@@ -287,17 +306,26 @@ def _case(
     launch: Callable[..., Any],
 ) -> Case:
     return Case(
-        name, inputs, ours, traffic, peers={TWIN: twin}, against=TWIN, agrees=agrees, target=TARGET, launcher=launch,
+        name,
+        inputs,
+        ours,
+        traffic,
+        peers={twin_name: twin},
+        against=twin_name,
+        agrees=agrees,
+        target=TARGET,
+        launcher=launch,
         tiles=_TILES,
-    )  # fmt: skip
+    )
 
 
 def cases(device: torch.device) -> Iterator[Case]:
-    """Every case; smaller ones on a CPU."""
+    """Every case; smaller ones on a CPU, beside twins that are not compiled."""
     rows, width = (8192, 4096) if device.type == "cuda" else (256, 256)
+    twins = COMPILED if device.type == "cuda" else PLAIN
     for block in (32, 128):
-        yield from _quantize_cases(rows, width, block)
-        yield from _activation_cases(rows, 4 * width, block)
+        yield from _quantize_cases(rows, width, block, twins)
+        yield from _activation_cases(rows, 4 * width, block, twins)
         for kind in ("layer", "rms"):
-            yield from _norm_cases(rows, width, block, kind)
-        yield from _stream_cases(rows, width, block)
+            yield from _norm_cases(rows, width, block, kind, twins)
+        yield from _stream_cases(rows, width, block, twins)

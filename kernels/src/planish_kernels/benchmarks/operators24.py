@@ -69,7 +69,7 @@ def _input_sets(case: Case, device: torch.device) -> list[tuple[Tensor, ...]]:
 
 
 def measure(case: Case, device: torch.device, rounds: int, notes: list[str]) -> dict[str, Any]:
-    """One row: ours, the peers that run, and a copy of as many bytes. ``floor`` is set by ``_settle_floors``."""
+    """One row: ours, the peers that run, and a copy of as many bytes. ``floor`` is set by ``settle_floors``."""
     sets = _input_sets(case, device)
 
     def graphed(function: Function) -> GraphedCalls:
@@ -113,7 +113,7 @@ def _ratios(row: dict[str, Any]) -> str:
     return ", ".join(f"{key} {value:.2f}" for key, value in shown.items())
 
 
-def _settle_floors(rows: list[dict[str, Any]], bandwidth: float) -> None:
+def settle_floors(rows: list[dict[str, Any]], bandwidth: float) -> None:
     """No time is below a floor: the bytes at the best rate at which anything was copied in this run."""
     for row in rows:
         bandwidth = max(bandwidth, row["extra"]["bytes"] / row["peers"][COPY]["median"])
@@ -223,7 +223,7 @@ def main(
                 result["rows"].append(row)
                 print(f"{case.name}: {row['ours']['median']:.4f} ms", _ratios(row), flush=True)
                 if options.sweep and is_cuda and case.launcher is not None:
-                    _settle_floors(result["rows"], bandwidth)
+                    settle_floors(result["rows"], bandwidth)
                     _write(options.json, result)  # a sweep takes minutes: keep what there is
                     row["extra"]["tiles"] = sweep(case, device, result["notes"])
             else:
@@ -239,7 +239,7 @@ def main(
         if not result["oracle_passed"]:
             for row in result["rows"]:
                 row["gain"] = None  # a speed-up is not stated on a machine where an operator is wrong
-        _settle_floors(result["rows"], bandwidth)
+        settle_floors(result["rows"], bandwidth)
         _write(options.json, result)
     if not result["rows"] and not result["notes"]:
         print(f"no case contains {options.only!r}", file=sys.stderr)

@@ -1,0 +1,137 @@
+"""Whole transformer blocks, forward and backward, in the block flow beside the same block compiled in bfloat16."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import planish
+import torch
+from planish.benchmark import Measurement, Row, interleave
+from planish.errors import PlanishError
+from planish.plugins.manager import default_registry
+from planish.recipe.model import build_named
+from torch import Tensor, nn
+
+from planish_jetfire import Jetfire, saved_bytes
+
+COMPILED = "compiled bfloat16"
+PLAIN = "bfloat16, not compiled"
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "hopper": {"preset": "hopper"},
+    "hopper, float8": {"preset": "hopper", "code": "float8"},
+    "paper": {"preset": "paper"},
+}
+TIME_TARGET, MEMORY_TARGET = 1.25, 1.49
+
+
+def one_block(family: str, width: int, length: int, device: str) -> nn.Module:
+    """A model of one block without embedding and head: ``inputs_embeds`` [batch, length, width] to hidden states.
+
+    Raises:
+        ConfigError: Nothing installed builds it.
+    """
+    heads = max(1, width // 128)
+    if family == "gpt2":
+        config: dict[str, Any] = {
+            "n_embd": width, "n_layer": 1, "n_head": heads, "n_positions": length, "resid_pdrop": 0.0,
+            "embd_pdrop": 0.0, "attn_pdrop": 0.0,
+        }  # fmt: skip
+    else:
+        config = {
+            # 11008 at a width of 4096.
+            "hidden_size": width, "intermediate_size": 43 * width // 16, "num_hidden_layers": 1,
+            "num_attention_heads": heads, "num_key_value_heads": heads, "max_position_embeddings": length,
+        }  # fmt: skip
+    torch.manual_seed(width)
+    shared = {"vocab_size": 64, "bos_token_id": None, "eos_token_id": None}
+    model = build_named(family, {**shared, **config}, default_registry()).to(device, torch.bfloat16)
+    return model.base_model  # type: ignore[return-value]
+
+
+class BlockStep:
+    """Forward and backward of one block, quantized or not."""
+
+    def __init__(self, net: nn.Module, options: Mapping[str, Any] | None, hidden: Tensor, grad: Tensor) -> None:
+        self.net, self.hidden, self.grad = net.train(), hidden.clone().requires_grad_(), grad
+        self.live: planish.LiveTransform | None = None
+        if options is not None:
+            self.live = planish.apply(net, Jetfire({**options, "flow": "block"}))
+            self.live.on_train_start(1_000)
+        self.run: Callable[..., Any] = net
+
+    def compile(self) -> None:
+        """Compile the block from here on."""
+        self.run = torch.compile(self.net, dynamic=False)
+
+    def forward(self) -> Tensor:
+        """Hidden states out."""
+        out: Tensor = self.run(inputs_embeds=self.hidden, use_cache=False).last_hidden_state
+        return out
+
+    def step(self) -> None:
+        """Gradients of weights and input, anew."""
+        self.net.zero_grad(set_to_none=True)
+        self.hidden.grad = None
+        self.forward().backward(self.grad)  # type: ignore[no-untyped-call]
+
+    def quantize_weights(self) -> None:
+        """What an optimizer step costs beside the optimizer."""
+        assert self.live is not None
+        self.live.on_gradients(0)
+        self.live.on_step(1)
+
+    def saved_mebibytes(self) -> Measurement:
+        """What autograd holds between forward and backward, without parameters and input."""
+        own = [*self.net.parameters(), *self.net.buffers(), self.hidden]
+        return Measurement.of([saved_bytes(self.forward, exclude=own) / 2**20])
+
+
+def block_rows(
+    family: str, width: int, tokens: int, length: int, *, device: str, rounds: int, notes: list[str]
+) -> Iterator[Row]:
+    """Time and saved activations of one block under each preset."""
+    on_gpu = device.startswith("cuda")
+    hidden, grad = (torch.randn(tokens // length, length, width, device=device, dtype=torch.bfloat16) for _ in range(2))
+    case = f"block/{family}/h{width}/tokens{tokens}"
+    dense = BlockStep(one_block(family, width, length, device), None, hidden, grad)
+    dense_bytes = {PLAIN: dense.saved_mebibytes()}
+    steps = {"dense": dense}
+    for name, options in PRESETS.items():
+        try:
+            steps[name] = BlockStep(one_block(family, width, length, device), options, hidden, grad)
+        except PlanishError as error:
+            notes.append(f"{case}/{name} was left out: {error}")
+    ours = [name for name in steps if name != "dense"]
+    work: dict[str, Callable[[], Any]] = {PLAIN: dense.step, **{n: steps[n].step for n in ours}}
+    if on_gpu:
+        torch._dynamo.reset()
+        compiled = BlockStep(one_block(family, width, length, device), None, hidden, grad)
+        compiled.compile()
+        work[COMPILED] = compiled.step
+        dense_bytes[COMPILED] = compiled.saved_mebibytes()
+    against = COMPILED if on_gpu else PLAIN
+    times = interleave(work, device=device, rounds=rounds, graph=on_gpu)
+    for name in ours:
+        packing = interleave({"pack": steps[name].quantize_weights}, device=device, rounds=5)["pack"]
+        yield Row.compare(
+            f"{case}/{name}",
+            _plus(times[name], packing),
+            {n: took for n, took in times.items() if n not in ours},
+            against=against,
+            target=TIME_TARGET if name == "hopper" else None,
+            extra={"quantizing_weights_ms": packing.median, "forward_and_backward_ms": times[name].median},
+        )
+        yield Row.compare(
+            f"{case}/{name}",
+            steps[name].saved_mebibytes(),
+            dense_bytes,
+            against=against,
+            metric="saved activations",
+            unit="MiB",
+            target=MEMORY_TARGET,
+        )
+
+
+def _plus(one: Measurement, other: Measurement) -> Measurement:
+    return Measurement(median=one.median + other.median, p20=one.p20 + other.p20, p80=one.p80 + other.p80)
