@@ -16,7 +16,8 @@ from planish_kernels.philox.scalar import as_scalar
 
 SHARED_BYTES = 220_000
 """Of a Hopper SM, less what the compiler takes for itself."""
-_SHAPES = ((128, 128, 8), (128, 128, 4), (128, 256, 8), (256, 128, 8), (128, 64, 4), (64, 128, 4))
+_SHAPES = ((128, 128, 8), (128, 64, 4), (64, 128, 4), (64, 256, 8), (128, 256, 16), (256, 128, 16))
+"""Rows, columns, warps: at most 64 sums a thread, beside as many products; 128 do not fit into the registers."""
 
 
 def candidates(block: int) -> Iterator[Tile]:

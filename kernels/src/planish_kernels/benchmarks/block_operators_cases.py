@@ -25,7 +25,6 @@ from planish_kernels.formats.block_scaled import BlockScaled
 
 TARGET = 1.3
 _DTYPE = torch.bfloat16
-_TILES = {"across": (1, 2, 4, 8), "num_warps": (2, 4, 8)}
 _P = 0.1
 Inputs = Callable[[torch.device], tuple[Tensor, ...]]
 
@@ -79,6 +78,11 @@ def _operands(rows: int, cols: int, block: int, count: int, *extra: Callable[[to
     return make
 
 
+def _tiles(block: int) -> dict[str, tuple[int, ...]]:
+    """Tiles worth trying; a thread of the largest holds 256 elements with 4 warps, and 64 with 16."""
+    return {"across": tuple(a for a in (1, 2, 4, 8) if a * block <= max(256, block)), "num_warps": (4, 8, 16)}
+
+
 def _zero(device: torch.device) -> Tensor:
     return torch.zeros((), dtype=torch.int64, device=device)
 
@@ -105,7 +109,7 @@ def _quantize_cases(rows: int, cols: int, block: int, twins: Twins) -> Iterator[
             launcher=lambda dense, seed, offset, rounding=rounding, **tiles: launcher(
                 "block_quantize", "block_quantize_triton"
             )(dense, torch.int8, block, rounding == "stochastic", seed, offset, **tiles),
-            tiles=_TILES,
+            tiles=_tiles(block),
         )
 
 
@@ -126,7 +130,8 @@ def _activation_cases(rows: int, cols: int, block: int, twins: Twins) -> Iterato
     of_gelu, of_swiglu = twins.wrap(_gelu_backward), twins.wrap(_swiglu_backward)
     backward = launcher("block_activation", "block_activation_backward_triton")
     yield _case(
-        twins.name,
+        twins,
+        block,
         f"gelu/{label}",
         _operands(rows, cols, block, 1),
         lambda codes, scales, dense, **how: _parts(block_activation(_int8(codes, scales, block), **how)),
@@ -137,7 +142,8 @@ def _activation_cases(rows: int, cols: int, block: int, twins: Twins) -> Iterato
         ),
     )
     yield _case(
-        twins.name,
+        twins,
+        block,
         f"gelu backward/{label}",
         _operands(rows, cols, block, 2, _zero),
         lambda gc, gs, xc, xs, grad, x, zero, **how: _parts(
@@ -150,7 +156,8 @@ def _activation_cases(rows: int, cols: int, block: int, twins: Twins) -> Iterato
         )[:2],
     )
     yield _case(
-        twins.name,
+        twins,
+        block,
         f"swiglu/{label}",
         _operands(rows, cols, block, 2),
         lambda xc, xs, uc, us, x, up, **how: _parts(
@@ -163,7 +170,8 @@ def _activation_cases(rows: int, cols: int, block: int, twins: Twins) -> Iterato
         ),
     )
     yield _case(
-        twins.name,
+        twins,
+        block,
         f"swiglu backward/{label}",
         _operands(rows, cols, block, 3, _zero),
         lambda gc, gs, xc, xs, uc, us, grad, x, up, zero, **how: _parts(
@@ -223,7 +231,8 @@ def _norm_cases(rows: int, cols: int, block: int, kind: str, twins: Twins) -> It
 
     forward, backward = twins.wrap(whole), twins.wrap(_rms_backward if is_rms else _layer_backward)
     yield _case(
-        twins.name,
+        twins,
+        block,
         f"{name}/{label}",
         inputs(1),
         lambda xc, xs, x, w, b, statistics, **how: _parts(
@@ -244,7 +253,8 @@ def _norm_cases(rows: int, cols: int, block: int, kind: str, twins: Twins) -> It
         return *_parts(found.input), found.weight, found.bias
 
     yield _case(
-        twins.name,
+        twins,
+        block,
         f"{name} backward/{label}",
         inputs(2),
         ours,
@@ -271,7 +281,8 @@ def _stream_cases(rows: int, cols: int, block: int, twins: Twins) -> Iterator[Ca
         return found.total, *_parts(found.quantized), found.statistics
 
     yield _case(
-        twins.name,
+        twins,
+        block,
         f"add with statistics/{label}",
         _operands(rows, cols, block, 1, lambda device: torch.randn(rows, cols, device=device, dtype=_DTYPE)),
         ours,
@@ -282,7 +293,8 @@ def _stream_cases(rows: int, cols: int, block: int, twins: Twins) -> Iterator[Ca
         ),
     )
     yield _case(
-        twins.name,
+        twins,
+        block,
         f"dropout/{label}",
         _operands(rows, cols, block, 1, _zero),
         lambda codes, scales, dense, zero, **how: _parts(
@@ -297,7 +309,8 @@ def _stream_cases(rows: int, cols: int, block: int, twins: Twins) -> Iterator[Ca
 
 
 def _case(
-    twin_name: str,
+    twins: Twins,
+    block: int,
     name: str,
     inputs: Inputs,
     ours: Callable[..., Any],
@@ -310,12 +323,12 @@ def _case(
         inputs,
         ours,
         traffic,
-        peers={twin_name: twin},
-        against=twin_name,
+        peers={twins.name: twin},
+        against=twins.name,
         agrees=agrees,
         target=TARGET,
         launcher=launch,
-        tiles=_TILES,
+        tiles=_tiles(block),
     )
 
 

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from planish_kernels.block_quantize.tile import blocks_across, largest_code, load_tile, store_tile
+from planish_kernels.block_quantize.tile import blocks_across, largest_code, load_tile, store_tile, tile_warps
 from planish_kernels.gated_activation.curve import activation_and_slope
 
 
@@ -127,7 +127,7 @@ def block_activation_triton(
     activation: str,
     *,
     across: int | None = None,
-    num_warps: int = 4,
+    num_warps: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Codes and scales of ``act(x)``, or of ``act(x) * up``; all codes contiguous ``[rows, cols]``."""
     rows, cols = x_codes.shape
@@ -135,6 +135,7 @@ def block_activation_triton(
     if codes.numel() == 0:
         return codes, scales
     across = blocks_across(block) if across is None else across
+    num_warps = tile_warps(block) if num_warps is None else num_warps
     with torch.cuda.device_of(x_codes):
         _forward_kernel[(triton.cdiv(cols, block * across), triton.cdiv(rows, block))](
             x_codes,
@@ -171,7 +172,7 @@ def block_activation_backward_triton(
     offset: Tensor,
     *,
     across: int | None = None,
-    num_warps: int = 4,
+    num_warps: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """Codes and scales of the gradient of ``x``, and of that of ``up`` if there is one."""
     rows, cols = x_codes.shape
@@ -180,6 +181,7 @@ def block_activation_backward_triton(
     if x_codes.numel() == 0:
         return *grad_x, *((None, None) if grad_up is None else grad_up)
     across = blocks_across(block) if across is None else across
+    num_warps = tile_warps(block) if num_warps is None else num_warps
     with torch.cuda.device_of(x_codes):
         _backward_kernel[(triton.cdiv(cols, block * across), triton.cdiv(rows, block))](
             grad_codes,

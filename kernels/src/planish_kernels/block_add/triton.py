@@ -9,7 +9,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from planish_kernels.block_quantize.tile import blocks_across, largest_code, load_tile, quantized, store_quantized
+from planish_kernels.block_quantize.tile import (
+    blocks_across,
+    largest_code,
+    load_tile,
+    quantized,
+    store_quantized,
+    tile_warps,
+)
 
 
 @triton.jit
@@ -115,7 +122,7 @@ def block_add_triton(
     offset: Tensor,
     *,
     across: int | None = None,
-    num_warps: int = 4,
+    num_warps: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The sum, its codes and scales, and the statistics of the latter."""
     rows, cols = branch_codes.shape
@@ -127,6 +134,7 @@ def block_add_triton(
     if codes.numel() == 0:
         return total, codes, scales, statistics
     across = blocks_across(block) if across is None else across
+    num_warps = tile_warps(block) if num_warps is None else num_warps
     tiles = triton.cdiv(cols, block * across)
     tile_means = torch.empty((tiles, rows), dtype=torch.float32, device=device)
     tile_squares = torch.empty((tiles, rows), dtype=torch.float32, device=device)
@@ -165,6 +173,6 @@ def block_add_triton(
             IS_RMS=is_rms,
             WIDTH=block * across,
             ROWS=128,
-            num_warps=num_warps,
+            num_warps=4,
         )
     return total, codes, scales, statistics

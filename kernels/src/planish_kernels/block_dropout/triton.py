@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from planish_kernels.block_dropout.reference import DRAWS, STREAM
-from planish_kernels.block_quantize.tile import blocks_across
+from planish_kernels.block_quantize.tile import blocks_across, tile_warps
 from planish_kernels.philox.triton import tile_uniforms
 
 
@@ -57,7 +57,7 @@ def block_dropout_triton(
     offset: Tensor,
     *,
     across: int | None = None,
-    num_warps: int = 4,
+    num_warps: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Codes and scales; ``dropped`` of all draws drop an element."""
     rows, cols = in_codes.shape
@@ -66,6 +66,7 @@ def block_dropout_triton(
     if codes.numel() == 0:
         return codes, scales
     across = blocks_across(block) if across is None else across
+    num_warps = tile_warps(block) if num_warps is None else num_warps
     with torch.cuda.device_of(in_codes):
         _dropout_kernel[(triton.cdiv(cols, block * across), triton.cdiv(rows, block))](
             in_codes.view(torch.int8),

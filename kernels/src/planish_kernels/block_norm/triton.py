@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from planish_kernels.block_quantize.tile import blocks_across, largest_code, load_tile, store_tile
+from planish_kernels.block_quantize.tile import blocks_across, largest_code, load_tile, store_tile, tile_warps
 
 ROWS = 8
 """Rows of a program that sums over rows: few, so that a short batch fills a GPU; they lie in one row of blocks."""
@@ -60,8 +60,10 @@ def _statistics_kernel(
 @triton.jit
 def _weights(weight, col, cols, HAS_WEIGHT: tl.constexpr):
     if HAS_WEIGHT:
-        return tl.load(weight + col, mask=col < cols, other=0.0).to(tl.float32)
-    return tl.where(col < cols, 1.0, 0.0)
+        weights = tl.load(weight + col, mask=col < cols, other=0.0).to(tl.float32)
+    else:
+        weights = tl.where(col < cols, 1.0, 0.0)
+    return weights
 
 
 @triton.jit
@@ -244,7 +246,7 @@ def block_norm_triton(
     bias: Tensor | None,
     *,
     across: int | None = None,
-    num_warps: int = 4,
+    num_warps: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Codes and scales of the norm."""
     rows, cols = x_codes.shape
@@ -253,6 +255,7 @@ def block_norm_triton(
     if codes.numel() == 0:
         return codes, scales
     across = blocks_across(block) if across is None else across
+    num_warps = tile_warps(block) if num_warps is None else num_warps
     with torch.cuda.device_of(x_codes):
         _forward_kernel[(triton.cdiv(cols, block * across), triton.cdiv(rows, block))](
             x_codes,
@@ -290,7 +293,7 @@ def block_norm_backward_triton(
     offset: Tensor,
     *,
     across: int | None = None,
-    num_warps: int = 4,
+    num_warps: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Codes and scales of the gradient of ``x``, float32 gradients of weight and bias."""
     rows, cols = x_codes.shape
@@ -303,6 +306,7 @@ def block_norm_backward_triton(
     means = torch.empty((2, rows), dtype=torch.float32, device=device)
     partial = torch.empty((2, scales.shape[0], cols), dtype=torch.float32, device=device)
     across = blocks_across(block) if across is None else across
+    num_warps = tile_warps(block) if num_warps is None else num_warps
     with torch.cuda.device_of(x_codes):
         _backward_rows_kernel[(triton.cdiv(rows, ROWS),)](
             grad_codes,
@@ -320,7 +324,7 @@ def block_norm_backward_triton(
             BLOCK=block,
             ROWS=ROWS,
             COLUMNS=COLUMNS,
-            num_warps=num_warps,
+            num_warps=4,
         )
         _backward_kernel[(triton.cdiv(cols, block * across), triton.cdiv(rows, block))](
             grad_codes,

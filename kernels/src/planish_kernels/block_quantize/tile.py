@@ -22,6 +22,11 @@ def blocks_across(block: int) -> int:
     return max(1, TILE_COLUMNS // block)
 
 
+def tile_warps(block: int) -> int:
+    """Warps of a program that holds a tile: 32 elements a thread, few enough to stay in registers."""
+    return max(4, block // 8)
+
+
 def largest_code(code_dtype: torch.dtype) -> float:
     """The largest code of a dtype."""
     return 127.0 if code_dtype is torch.int8 else 448.0
@@ -39,19 +44,24 @@ def block_scale(largest_magnitude, LARGEST: tl.constexpr):
 def _to_integer(x, uniforms, STOCHASTIC: tl.constexpr):
     """The nearest integer (ties to even), or one of the two neighbours at random; |x| < 2^22."""
     if STOCHASTIC:
-        return tl.floor(x + uniforms)
-    return (x + 12582912.0) - 12582912.0  # beyond 1.5 * 2^23 float32 has no fraction left
+        rounded = tl.floor(x + uniforms)
+    else:
+        rounded = (x + 12582912.0) - 12582912.0  # beyond 1.5 * 2^23 float32 has no fraction left
+    return rounded
 
 
 @triton.jit
 def round_codes(ratio, uniforms, IS_INT8: tl.constexpr, STOCHASTIC: tl.constexpr):
     """Codes of ratios: int8, or float32 numbers that float8 e4m3 represents, so that the cast rounds nothing."""
+    # One return: Triton compiles what follows a return inside of a branch too, and compares the types.
     if IS_INT8:
-        return tl.minimum(tl.maximum(_to_integer(ratio, uniforms, STOCHASTIC), -127.0), 127.0).to(tl.int8)
-    bits = tl.maximum(tl.abs(ratio), 0.015625).to(tl.int32, bitcast=True)
-    # The power of two below the ratio, over eight: the distance of its neighbours. Dividing by it is exact.
-    step = ((bits & 0x7F800000) - (3 << 23)).to(tl.float32, bitcast=True)
-    return tl.minimum(tl.maximum(_to_integer(ratio / step, uniforms, STOCHASTIC) * step, -448.0), 448.0)
+        codes = tl.minimum(tl.maximum(_to_integer(ratio, uniforms, STOCHASTIC), -127.0), 127.0).to(tl.int8)
+    else:
+        bits = tl.maximum(tl.abs(ratio), 0.015625).to(tl.int32, bitcast=True)
+        # The power of two below the ratio, over eight: the distance of its neighbours. Dividing by it is exact.
+        step = ((bits & 0x7F800000) - (3 << 23)).to(tl.float32, bitcast=True)
+        codes = tl.minimum(tl.maximum(_to_integer(ratio / step, uniforms, STOCHASTIC) * step, -448.0), 448.0)
+    return codes
 
 
 @triton.jit

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from planish_kernels.block_quantize.tile import blocks_across, largest_code, store_tile
+from planish_kernels.block_quantize.tile import blocks_across, largest_code, store_tile, tile_warps
 
 
 @triton.jit
@@ -64,7 +64,7 @@ def block_quantize_triton(
     offset: Tensor,
     *,
     across: int | None = None,
-    num_warps: int = 4,
+    num_warps: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Codes and scales of ``dense``; see ``planish_kernels.block_quantize.block_quantize``."""
     rows, cols = dense.shape
@@ -73,6 +73,7 @@ def block_quantize_triton(
     if codes.numel() == 0:
         return codes, scales
     across = blocks_across(block) if across is None else across
+    num_warps = tile_warps(block) if num_warps is None else num_warps
     with torch.cuda.device_of(dense):
         _quantize_kernel[(triton.cdiv(cols, block * across), triton.cdiv(rows, block))](
             dense,

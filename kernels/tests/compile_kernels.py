@@ -1,0 +1,103 @@
+"""Compiles Triton kernels for a Hopper GPU on a machine without one: ``python compile_kernels.py``; prints JSON.
+
+The interpreter runs what the compiler refuses (branches that return different types, say). A process of its own, since
+tests switch the interpreter on.
+"""
+
+import json
+import os
+import sys
+from typing import Any
+
+os.environ.pop("TRITON_INTERPRET", None)
+
+from planish_kernels.block_activation import triton as activation
+from planish_kernels.block_add import triton as add
+from planish_kernels.block_dropout import triton as dropout
+from planish_kernels.block_matmul import triton as matmul
+from planish_kernels.block_norm import triton as norm
+from planish_kernels.block_quantize import triton as quantize
+from planish_kernels.block_quantize.tile import tile_warps
+from triton import compile as compile_kernel
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+HOPPER = GPUTarget("cuda", 90, 32)
+BYTES = {torch_name: triton_name for torch_name, triton_name in (("int8", "*i8"), ("float8", "*fp8e4nv"))}
+RANDOM = {"seed", "offset", "next_offset"}
+FLOATS = {"dropped", "kept", "eps"}
+SIXTEEN_BIT = {"dense", "residual", "total", "weight", "bias"}
+ONE = {"stride_col", "residual_stride_col", "a_stride_col", "b_stride_row"}
+"""Strides that are 1 for the row-major and transposed operands of a training step."""
+
+
+def kernels(code: str, block: int) -> dict[str, tuple[Any, dict[str, Any], int]]:
+    """Kernel, constants and warps by name."""
+    form = {"LARGEST": 127.0 if code == "int8" else 448.0, "IS_INT8": code == "int8"}
+    tile = {"BLOCK": block, "ACROSS": max(1, 128 // block)}
+    rows = {"BLOCK": block, "ROWS": norm.ROWS, "COLUMNS": norm.COLUMNS}
+    products = {"BLOCK": block, "BLOCK_M": 128, "BLOCK_N": 128, "GROUP_M": 8, "HAS_BIAS": True, **form}
+    whole, drawn, warps = {**tile, **form}, {**tile, **form, "STOCHASTIC": True}, tile_warps(block)
+    return {
+        "quantize": (quantize._quantize_kernel, drawn, warps),
+        "activation": (activation._forward_kernel, {**whole, "ACTIVATION": "gelu", "IS_GATED": False}, warps),
+        "gated backward": (activation._backward_kernel, {**drawn, "ACTIVATION": "silu", "IS_GATED": True}, warps),
+        "statistics": (norm._statistics_kernel, {**rows, "IS_RMS": False}, 4),
+        "norm": (norm._forward_kernel, {**whole, "HAS_WEIGHT": True, "HAS_BIAS": False}, warps),
+        "norm backward rows": (norm._backward_rows_kernel, {**rows, "IS_RMS": False, "HAS_WEIGHT": False}, 4),
+        "norm backward": (norm._backward_kernel, {**drawn, "HAS_WEIGHT": True}, warps),
+        "add": (add._add_kernel, {**drawn, "IS_RMS": True}, warps),
+        "add combine": (add._combine_kernel, {"IS_RMS": False, "WIDTH": 128, "ROWS": 128}, 4),
+        "dropout": (dropout._dropout_kernel, {**tile, "STREAM": 1 << 32}, warps),
+        "matmul": (matmul._matmul_kernel, {**products, "QUANTIZES": False, "STOCHASTIC": False}, 8),
+        "matmul, quantized": (matmul._matmul_kernel, {**products, "QUANTIZES": True, "STOCHASTIC": True}, 8),
+    }
+
+
+def compiled(kernel: Any, constants: dict[str, Any], warps: int, code: str) -> dict[str, int]:
+    """What became of one kernel: the tensor core instructions of its PTX, and whether there is machine code."""
+    signature: dict[str, str] = {}
+    values: dict[tuple[int], Any] = {}
+    attributes: dict[tuple[int], Any] = {}
+    for place, name in enumerate(kernel.arg_names):
+        if name in constants or name in ONE:
+            signature[name], values[(place,)] = "constexpr", constants.get(name, 1)
+            continue
+        if "codes" in name or (name == "out" and constants["QUANTIZES"]):
+            signature[name] = "*i8" if kernel is dropout._dropout_kernel else BYTES[code]
+        elif name in RANDOM:
+            signature[name] = "*i64"
+        elif name in FLOATS:
+            signature[name] = "fp32"
+        elif name in SIXTEEN_BIT or name == "out":
+            signature[name] = "*bf16"
+        elif name.endswith(("scales", "statistics", "means", "squares", "grad_weight", "grad_bias")):
+            signature[name] = "*fp32"
+        else:
+            signature[name] = "i32"
+        if signature[name] != "fp32":
+            attributes[(place,)] = [["tt.divisibility", 16]]
+    source = ASTSource(fn=kernel, signature=signature, constexprs=values, attrs=attributes)
+    found = compile_kernel(source, target=HOPPER, options={"num_warps": warps, "num_stages": 3})
+    return {"wgmma": found.asm["ptx"].count("wgmma.mma_async"), "machine_code": len(found.asm["cubin"])}
+
+
+def main() -> None:
+    """Compile everything; a kernel that does not compile is reported with the compiler's words."""
+    outcome: dict[str, Any] = {}
+    for code, block in (("int8", 32), ("float8", 128)):
+        for name, (kernel, constants, warps) in kernels(code, block).items():
+            try:
+                outcome[f"{name}, {code}, block {block}"] = compiled(kernel, constants, warps, code)
+            except Exception as error:
+                causes = []
+                cause: BaseException | None = error
+                while cause is not None:
+                    causes.append(f"{type(cause).__name__}: {cause}")
+                    cause = cause.__cause__
+                outcome[f"{name}, {code}, block {block}"] = causes[-1]
+    json.dump(outcome, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
