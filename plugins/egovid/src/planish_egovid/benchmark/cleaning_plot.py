@@ -90,7 +90,7 @@ def _draw_curves(axis: Any, arms: Mapping[str, Sequence[Mapping[str, Any]]]) -> 
     axis.set_yscale("log")
     axis.minorticks_off()
     low, high = axis.get_ylim()
-    ticks = [tick for tick in (0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5) if low <= tick <= high]
+    ticks = [tick for tick in (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.5) if low <= tick <= high]
     axis.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.set_xlabel("optimizer step")
     axis.set_title("flow-matching loss on clean clips of unseen rooms, on the way", fontsize=10)

@@ -12,6 +12,7 @@ from planish_egovid.benchmark.cleaning_decisions import Agreement, Decided
 
 ARMS = ("everything", "kept", "random")
 """What a model is trained on."""
+_PEERS = {"everything": "all clips", "random": "a random subset"}
 ASKED_PRECISION, ASKED_RECALL = 0.95, 0.9
 
 
@@ -20,10 +21,10 @@ def compared(runs: Mapping[tuple[int, str], Row]) -> list[Row]:
     rows = []
     for seed, arm in sorted(runs, key=lambda run: (run[0], ARMS.index(run[1]))):
         row = runs[seed, arm]
-        peers = {f"on {other}": runs[seed, other].ours for other in ARMS if other != arm and (seed, other) in runs}
-        if arm == "kept" and "on random" in peers:
+        peers = {name: runs[seed, other].ours for other, name in _PEERS.items() if (seed, other) in runs}
+        if arm == "kept" and _PEERS["random"] in peers:
             row = Row.compare(
-                row.case, row.ours, peers, against="on random", metric=row.metric, unit=row.unit, extra=row.extra
+                row.case, row.ours, peers, against=_PEERS["random"], metric=row.metric, unit=row.unit, extra=row.extra
             )
         rows.append(row)
     return rows
