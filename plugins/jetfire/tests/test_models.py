@@ -7,6 +7,7 @@ from typing import Any
 import planish
 import pytest
 import torch
+import torch._dynamo.testing
 from planish_jetfire import Jetfire
 from torch import nn
 
@@ -165,3 +166,28 @@ def test_autocast_computes_as_the_dense_model_does() -> None:
     found.loss.backward()
     assert all(p.grad.dtype is torch.float32 and torch.isfinite(p.grad).all() for p in model.parameters())
     assert len(seen) == 1
+
+
+def test_a_compiled_model_trains_as_the_eager_one_in_two_graphs() -> None:
+    """One graph that quantizes weights, before the first step is done; then one that reads what the hooks quantized."""
+    inputs, losses = _inputs("llama"), []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        model = _llama().train()
+        live = planish.apply(model, Jetfire({"flow": "block"}))
+        live.on_train_start(4)
+        torch._dynamo.reset()
+        counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+        called = torch.compile(model, fullgraph=True, backend=counter) if compiled else model
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        losses.append([])
+        for step in range(4):
+            loss = called(**inputs).loss
+            loss.backward()
+            live.on_gradients(step)
+            optimizer.step()
+            optimizer.zero_grad()
+            live.on_step(step + 1)
+            losses[-1].append(loss.item())
+    assert counter.frame_count == 2
+    torch.testing.assert_close(torch.tensor(losses[1]), torch.tensor(losses[0]), rtol=1e-4, atol=1e-4)

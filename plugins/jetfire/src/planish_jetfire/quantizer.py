@@ -263,7 +263,7 @@ class Jetfire(Quantizer):
         for _, _, state in states(model):
             state.set_steps(step)
         for codes, weights in _weight_codes(model):
-            if codes.codes is not None and not weights[0].is_meta:
+            if codes.is_used and not weights[0].is_meta:
                 codes.fill(weights)
         return {}
 

@@ -38,6 +38,7 @@ class WeightCodes:
         self.key: tuple[tuple[int, int], ...] | None = None
         self.is_stale = True
         self.is_driven = False
+        self.is_used = False
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles are filled anew: addresses and counters mean nothing elsewhere."""
@@ -48,7 +49,8 @@ class WeightCodes:
         self.is_stale = True
 
     def begin_forward(self) -> None:
-        """Have them made anew, unless the training loop tells when weights change."""
+        """Note that they are read, and have them made anew unless the training loop tells when weights change."""
+        self.is_used = True
         if not self.is_driven:
             self.is_stale = True
 
