@@ -47,7 +47,7 @@ def kernels(code: str, block: int) -> dict[str, tuple[Any, dict[str, Any], int]]
         "norm backward rows": (norm._backward_rows_kernel, {**rows, "IS_RMS": False, "HAS_WEIGHT": False}, 4),
         "norm backward": (norm._backward_kernel, {**drawn, "HAS_WEIGHT": True}, warps),
         "add": (add._add_kernel, {**drawn, "IS_RMS": True}, warps),
-        "add combine": (add._combine_kernel, {"IS_RMS": False, "WIDTH": 128, "ROWS": 128}, 4),
+        "add combine": (add._combine_kernel, {"IS_RMS": False, "WIDTH": 128, "ROWS": 32, "TILES": 32}, 4),
         "dropout": (dropout._dropout_kernel, {**tile, "STREAM": 1 << 32}, warps),
         "matmul": (matmul._matmul_kernel, {**products, "QUANTIZES": False, "STOCHASTIC": False}, 8),
         "matmul, quantized": (matmul._matmul_kernel, {**products, "QUANTIZES": True, "STOCHASTIC": True}, 8),
@@ -55,7 +55,7 @@ def kernels(code: str, block: int) -> dict[str, tuple[Any, dict[str, Any], int]]
 
 
 def compiled(kernel: Any, constants: dict[str, Any], warps: int, code: str) -> dict[str, int]:
-    """What became of one kernel: the tensor core instructions of its PTX, and whether there is machine code."""
+    """What became of one kernel: tensor core instructions and lines of its PTX, bytes of machine code."""
     signature: dict[str, str] = {}
     values: dict[tuple[int], Any] = {}
     attributes: dict[tuple[int], Any] = {}
@@ -79,7 +79,10 @@ def compiled(kernel: Any, constants: dict[str, Any], warps: int, code: str) -> d
             attributes[(place,)] = [["tt.divisibility", 16]]
     source = ASTSource(fn=kernel, signature=signature, constexprs=values, attrs=attributes)
     found = compile_kernel(source, target=HOPPER, options={"num_warps": warps, "num_stages": 3})
-    return {"wgmma": found.asm["ptx"].count("wgmma.mma_async"), "machine_code": len(found.asm["cubin"])}
+    ptx = found.asm["ptx"]
+    return {
+        "wgmma": ptx.count("wgmma.mma_async"), "lines": ptx.count("\n"), "machine_code": len(found.asm["cubin"]),
+    }  # fmt: skip
 
 
 def main() -> None:

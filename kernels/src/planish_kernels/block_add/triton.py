@@ -52,7 +52,7 @@ def _add_kernel(
     before = tl.load(residual + row * residual_stride_row + col * residual_stride_col, mask=inside, other=0.0)
     summed = (before.to(tl.float32) + branch).to(total.dtype.element_ty)
     tl.store(total + row * cols + col, summed, mask=inside)
-    rounded, scale, wide = quantized(
+    rounded, scale, _ = quantized(
         summed.to(tl.float32),
         seed,
         offset,
@@ -67,17 +67,25 @@ def _add_kernel(
         STOCHASTIC,
     )
     store_quantized(rounded, scale, codes, scales, first_row, first_col, rows, cols, scale_columns, BLOCK, ACROSS)
-    # Statistics are those of what the norm will read.
-    value = tl.where(inside, rounded.to(tl.float32) * wide, 0.0)
-    count = tl.minimum(cols - first_col, BLOCK * ACROSS).to(tl.float32)
-    mean = tl.sum(value, 1) / count
+    # Statistics are those of what the norm will read: of the codes of each block, then of the tile. A tile times its
+    # scales would be laid out with all rows in each thread.
+    code = tl.reshape(tl.where(inside, rounded.to(tl.float32), 0.0), (BLOCK, ACROSS, BLOCK))
+    there = tl.reshape(inside, (BLOCK, ACROSS, BLOCK))
+    width = tl.minimum(tl.maximum(cols - first_col - tl.arange(0, ACROSS) * BLOCK, 0), BLOCK).to(tl.float32)
+    level = tl.sum(code, 2) / tl.maximum(width, 1.0)[None, :]
     if IS_RMS:
-        mean = mean * 0.0
-    away = tl.where(inside, value - mean[:, None], 0.0)
+        level = level * 0.0
+    away = tl.where(there, code - level[:, :, None], 0.0)
+    squares = tl.sum(away * away, 2) * (scale * scale)[None, :]
+    level = level * scale[None, :]
+    count = tl.minimum(cols - first_col, BLOCK * ACROSS).to(tl.float32)
+    mean = tl.sum(level * width[None, :], 1) / count
+    between = level - mean[:, None]
+    squares = tl.sum(squares + width[None, :] * between * between, 1)
     place = tl.program_id(0).to(tl.int64) * rows + first_row + tl.arange(0, BLOCK)
     within = first_row + tl.arange(0, BLOCK) < rows
     tl.store(tile_means + place, mean, mask=within)
-    tl.store(tile_squares + place, tl.sum(away * away, 1), mask=within)
+    tl.store(tile_squares + place, squares, mask=within)
 
 
 @triton.jit
@@ -92,20 +100,28 @@ def _combine_kernel(
     IS_RMS: tl.constexpr,
     WIDTH: tl.constexpr,
     ROWS: tl.constexpr,
+    TILES: tl.constexpr,
 ):
     """Mean and spread of each row from those of its tiles: the spread within tiles, and that of their means."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     mean = tl.zeros((ROWS,), dtype=tl.float32)
     if not IS_RMS:
-        for tile in range(tiles):
+        for first in range(0, tiles, TILES):
+            tile = first + tl.arange(0, TILES)
+            there = (tile[:, None] < tiles) & (row[None, :] < rows)
             count = tl.minimum(cols - tile * WIDTH, WIDTH).to(tl.float32)
-            mean += count * tl.load(tile_means + tile * rows + row, mask=row < rows, other=0.0)
+            means = tl.load(tile_means + tile[:, None].to(tl.int64) * rows + row[None, :], mask=there, other=0.0)
+            mean += tl.sum(count[:, None] * means, 0)
         mean = mean / cols
     squares = tl.zeros((ROWS,), dtype=tl.float32)
-    for tile in range(tiles):
+    for first in range(0, tiles, TILES):
+        tile = first + tl.arange(0, TILES)
+        there = (tile[:, None] < tiles) & (row[None, :] < rows)
+        place = tile[:, None].to(tl.int64) * rows + row[None, :]
         count = tl.minimum(cols - tile * WIDTH, WIDTH).to(tl.float32)
-        away = tl.load(tile_means + tile * rows + row, mask=row < rows, other=0.0) - mean
-        squares += tl.load(tile_squares + tile * rows + row, mask=row < rows, other=0.0) + count * away * away
+        away = tl.load(tile_means + place, mask=there, other=0.0) - mean[None, :]
+        within = tl.load(tile_squares + place, mask=there, other=0.0)
+        squares += tl.sum(tl.where(there, within + count[:, None] * away * away, 0.0), 0)
     tl.store(statistics + row, mean, mask=row < rows)
     tl.store(statistics + rows + row, 1.0 / tl.sqrt_rn(squares / cols + eps), mask=row < rows)
 
@@ -162,7 +178,7 @@ def block_add_triton(
             STOCHASTIC=stochastic,
             num_warps=num_warps,
         )
-        _combine_kernel[(triton.cdiv(rows, 128),)](
+        _combine_kernel[(triton.cdiv(rows, 32),)](
             tile_means,
             tile_squares,
             statistics,
@@ -172,7 +188,8 @@ def block_add_triton(
             eps,
             IS_RMS=is_rms,
             WIDTH=block * across,
-            ROWS=128,
+            ROWS=32,
+            TILES=32,
             num_warps=4,
         )
     return total, codes, scales, statistics

@@ -65,6 +65,17 @@ def round_codes(ratio, uniforms, IS_INT8: tl.constexpr, STOCHASTIC: tl.constexpr
 
 
 @triton.jit
+def _spread(scale, BLOCK: tl.constexpr, ACROSS: tl.constexpr):
+    """Scales [ACROSS] of blocks side by side, for each entry of their tile.
+
+    Whole rather than one row to be broadcast: the layout that Triton gives the row would hold all rows in each thread,
+    and spread to what is computed from it.
+    """
+    wide = tl.broadcast_to(scale[None, :, None], (BLOCK, ACROSS, BLOCK))
+    return tl.reshape(wide, (BLOCK, ACROSS * BLOCK))
+
+
+@triton.jit
 def load_tile(
     codes, scales, first_row, first_col, rows, cols, scale_columns, BLOCK: tl.constexpr, ACROSS: tl.constexpr
 ):
@@ -75,7 +86,7 @@ def load_tile(
     scale = tl.load(
         scales + (first_row // BLOCK).to(tl.int64) * scale_columns + place, mask=place < scale_columns, other=0.0
     )
-    wide = tl.reshape(tl.broadcast_to(scale[:, None], (ACROSS, BLOCK)), (1, BLOCK * ACROSS))
+    wide = _spread(scale, BLOCK, ACROSS)
     inside = (row < rows) & (col < cols)
     return tl.load(codes + row * cols + col, mask=inside, other=0.0).to(tl.float32) * wide
 
@@ -95,7 +106,7 @@ def quantized(
     IS_INT8: tl.constexpr,
     STOCHASTIC: tl.constexpr,
 ):
-    """Quantize a float32 tile: codes as ``round_codes`` gives them, scales ``[ACROSS]``, scales spread over columns."""
+    """Quantize a float32 tile: codes as ``round_codes`` gives them, scales ``[ACROSS]``, and those for each entry."""
     row = first_row + tl.arange(0, BLOCK)[:, None]
     col = first_col + tl.arange(0, BLOCK * ACROSS)[None, :]
     values = tl.where((row < rows) & (col < cols), values, 0.0)
@@ -103,8 +114,8 @@ def quantized(
     magnitude = tl.where(values == values, tl.abs(values), float("inf"))
     largest = tl.max(tl.reshape(tl.max(magnitude, 0), (ACROSS, BLOCK)), 1)
     scale = block_scale(largest, LARGEST)
-    wide = tl.reshape(tl.broadcast_to(scale[:, None], (ACROSS, BLOCK)), (1, BLOCK * ACROSS))
-    ratio = tl.where(wide == wide, tl.div_rn(values, tl.broadcast_to(wide, values.shape)), 0.0)
+    wide = _spread(scale, BLOCK, ACROSS)
+    ratio = tl.where(wide == wide, tl.div_rn(values, wide), 0.0)
     uniforms = ratio
     if STOCHASTIC:
         uniforms = tile_uniforms(tl.load(seed), tl.load(offset), first_row, first_col, rows, BLOCK, BLOCK * ACROSS)
