@@ -66,6 +66,24 @@ def test_one_section_does_not_take_the_others_down(monkeypatch: pytest.MonkeyPat
     assert {row.case.split("/")[0] for row in result.rows} == {"layouts"}
 
 
+def test_a_run_can_be_cut_into_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "speed.json"
+
+    def cases(only: str) -> list[str]:
+        result = jetfire_speed.run(
+            jetfire_speed.ON_CPU, device="cpu", command="x", only=[only], path=path, say=lambda line: None
+        )
+        return [row.case for row in result.rows]
+
+    sparse = cases("sparse")
+    both = cases("matmul")
+    assert both[: len(sparse)] == sparse
+    assert sorted(cases("sparse")) == sorted(both), "measured again, not doubled"
+    older = read_result(path).model_copy(update={"commit": "0" * 40})
+    path.write_text(older.model_dump_json())
+    assert cases("sparse") == sparse, "rows of another commit are not kept"
+
+
 def test_missed_targets_are_said_with_the_share_of_the_roofline() -> None:
     row = Row.compare("a", Measurement.of([4.0]), {"b": Measurement.of([4.4])}, against="b", target=1.25, floor=1.0)
     assert list(jetfire_speed._shortfalls([row])) == ["a: time 1.10x of 1.25x asked for, 25 % of its roofline"]

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from planish.benchmark import BenchmarkOptions, BenchmarkResult, Measurement, Row, collect, write_result
+from planish.benchmark import BenchmarkOptions, BenchmarkResult, Measurement, Row, collect, read_result, write_result
 from planish.errors import ConfigError, PlanishError
 from planish_kernels.benchmarks import block_matmul_tiles, block_operators_cases, operators24
 from planish_kernels.benchmarks.copy_bandwidth import measured_bandwidth
@@ -30,6 +30,15 @@ from planish_jetfire.benchmark.speed_oracle import oracle_failures
 
 NAME = "jetfire"
 SECTIONS = ("matmul", "operators", "block", "sparse")
+_SECTION_OF = {
+    "tiles": "matmul",
+    "matmul": "matmul",
+    "layouts": "matmul",
+    "operators": "operators",
+    "block": "block",
+    "int8_sparse_ffn": "sparse",
+}
+"""First part of a case -> its section."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +131,8 @@ def run(
         command: What the result says it came from.
         only: Which of ``SECTIONS``.
         sweeps: Whether to try other tiles of the matmul kernel first (GPU).
-        path: Result file, rewritten after each row; None writes nothing.
+        path: Result file, rewritten after each row; None writes nothing. What it holds of other sections from the same
+            machine and commit is kept, so that a run can be cut into calls.
         say: Told one line for each row.
 
     Raises:
@@ -154,6 +164,8 @@ def run(
     sections.append(("sparse", functools.partial(ffn_rows, settings.sparse_width, settings.sparse_tokens, **noted)))
     sections.append(("operators", functools.partial(operator_rows, settings, device, notes)))
     rows: list[Row] = []
+    if path is not None and path.exists():
+        rows += _other_sections(read_result(path), only)
 
     def result() -> BenchmarkResult:
         return collect(
@@ -185,6 +197,18 @@ def run(
     if path is not None:
         write_result(finished, path)
     return finished
+
+
+def _other_sections(earlier: BenchmarkResult, only: Sequence[str]) -> list[Row]:
+    """Rows of sections that are not measured now, where they were measured as these will be."""
+    now = collect(NAME, [], oracle_passed=True)
+    if (
+        not earlier.oracle_passed
+        or earlier.benchmark != NAME
+        or (earlier.hardware, earlier.versions, earlier.commit) != (now.hardware, now.versions, now.commit)
+    ):
+        return []
+    return [row for row in earlier.rows if _SECTION_OF.get(row.case.split("/")[0]) not in only]
 
 
 def _shortfalls(rows: Sequence[Row]) -> Iterator[str]:
