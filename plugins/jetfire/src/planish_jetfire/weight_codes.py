@@ -86,8 +86,11 @@ class WeightCodes:
 
     def _current(self, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         if torch.compiler.is_compiling():
-            if self.is_stale or self.codes is None or self.scales is None:
+            missing = self.is_stale or self.codes is None or self.scales is None
+            if missing or self.codes.device != weights[0].device:  # type: ignore[union-attr]
                 return self._quantized(weights)
+            assert self.codes is not None
+            assert self.scales is not None
             return self.codes, self.scales
         if self.is_stale or self.codes is None or self.scales is None or self.key != _key(weights):
             self.fill(weights)

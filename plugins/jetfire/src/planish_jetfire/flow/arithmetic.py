@@ -120,6 +120,16 @@ def dense_input_grad(
     return torch.stack(products).sum(0).to(dtype)
 
 
+def dense(quantized: BlockScaled) -> Tensor:
+    """What it decodes to, [rows, cols]: one pass where blocks divide the shape, without scales spread out in memory."""
+    codes, block, dtype = quantized.codes, quantized.block, quantized.dtype
+    rows, cols = codes.shape
+    if codes.dtype is not torch.int8 or rows % block or cols % block or dtype is torch.float64:
+        return quantized.decode()
+    tiles = codes.view(rows // block, block, cols // block, block) * quantized.scales[:, None, :, None]
+    return tiles.view(rows, cols).to(dtype)
+
+
 def column_sums(quantized: BlockScaled, dtype: torch.dtype) -> Tensor:
     """The sum of each column, ``[cols]``: codes are summed within blocks before they are scaled."""
     codes, block = quantized.codes, quantized.block

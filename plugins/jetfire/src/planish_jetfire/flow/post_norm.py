@@ -16,7 +16,7 @@ from planish_kernels.formats.block_scaled import BlockScaled
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from planish_jetfire.flow.arithmetic import logical
+from planish_jetfire.flow.arithmetic import dense, logical
 from planish_jetfire.flow.block_state import BlockState
 from planish_jetfire.flow.feed_forward import feed_forward, feed_forward_backward
 from planish_jetfire.flow.parameters import linear_grads, linears_of
@@ -42,7 +42,7 @@ class PostNormRest(torch.autograd.Function):
         ctx.state, ctx.attended_dtype, ctx.hidden_dtype = state, attended.dtype, hidden.dtype
         first, second = structure.norm_kinds
         with no_autocast(hidden):
-            residual = hidden if state.keeps_residual else arithmetic.nearest(hidden).decode()
+            residual = hidden if state.keeps_residual else dense(arithmetic.nearest(hidden))
             quantized = arithmetic.nearest(attended)
             (weight,) = state.out_codes.of(logical([out]), attended.dtype)
             branch = block_matmul_quantized(quantized, weight.T, out.bias)
@@ -75,7 +75,7 @@ class PostNormRest(torch.autograd.Function):
             )  # fmt: skip
             at_normed, own = feed_forward_backward(state, last.input, None, normed, kept, network, needed[10:], draws)
             joined = block_add(
-                last.input.decode(), at_normed, rounding=arithmetic.rounding, seed=draws[12].seed,
+                dense(last.input), at_normed, rounding=arithmetic.rounding, seed=draws[12].seed,
                 offset=draws[12].offset,
             )  # fmt: skip
             first = block_norm_backward(
@@ -85,7 +85,7 @@ class PostNormRest(torch.autograd.Function):
             front = linear_grads(out, first.input, attended, None, needed[8:10])
             (weight,) = state.out_codes.of(logical([out]), first.input.dtype)
             grad_attended = block_matmul(first.input, weight, out_dtype=ctx.attended_dtype)
-            grad_hidden = first.input.decode().to(ctx.hidden_dtype)
+            grad_hidden = dense(first.input).to(ctx.hidden_dtype)
             found = (first.weight, first.bias, last.weight, last.bias)
             grad_norms = [None if p is None else g.to(p.dtype) for g, p in zip(found, norms, strict=True)]
         return grad_attended, grad_hidden, None, None, *grad_norms, *front, *own
@@ -97,7 +97,7 @@ def _normed(
     """The norm of a sum, in blocks and as the residual stream goes on."""
     if not state.keeps_residual:
         normed = block_norm(total.quantized, total.statistics, weight, bias)
-        return normed, normed.decode()
+        return normed, dense(normed)
     kind = state.structure.norm_kinds[number]
     wide = torch.promote_types(total.total.dtype, torch.float32)
     vectors = [None if vector is None else vector.to(wide) for vector in (weight, bias)]

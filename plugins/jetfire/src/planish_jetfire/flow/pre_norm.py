@@ -16,7 +16,7 @@ from planish_kernels.block_norm import block_norm, block_norm_backward
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from planish_jetfire.flow.arithmetic import logical
+from planish_jetfire.flow.arithmetic import dense, logical
 from planish_jetfire.flow.block_state import BlockState
 from planish_jetfire.flow.feed_forward import feed_forward, feed_forward_backward
 from planish_jetfire.flow.parameters import linear_grads, linears_of
@@ -45,7 +45,7 @@ class PreNormRest(torch.autograd.Function):
         out, *network = linears_of(parameters, state.is_transposed(structure.linears[len(structure.projections) :]))
         ctx.state, ctx.attended_dtype, ctx.hidden_dtype = state, attended.dtype, hidden.dtype
         with no_autocast(hidden):
-            residual = hidden if state.keeps_residual else arithmetic.nearest(hidden).decode()
+            residual = hidden if state.keeps_residual else dense(arithmetic.nearest(hidden))
             quantized = arithmetic.nearest(attended)
             (weight,) = state.out_codes.of(logical([out]), attended.dtype)
             branch = block_matmul_quantized(quantized, weight.T, out.bias)
@@ -53,12 +53,12 @@ class PreNormRest(torch.autograd.Function):
             half = block_add(residual, branch, kind=kind.kind, eps=kind.eps)
             normed = block_norm(half.quantized, half.statistics, norm_weight, norm_bias)
             output, kept = feed_forward(state, normed, network)
-            stream = half.total if state.keeps_residual else half.quantized.decode()
+            stream = half.total if state.keeps_residual else dense(half.quantized)
             save(
                 ctx, (quantized, half.quantized, normed, *kept), (half.statistics, norm_weight, norm_bias, *parameters)
             )
             total = block_add(stream, output)
-            return total.total if state.keeps_residual else total.quantized.decode()
+            return total.total if state.keeps_residual else dense(total.quantized)
 
     @staticmethod
     @once_differentiable
@@ -71,7 +71,7 @@ class PreNormRest(torch.autograd.Function):
         draws, needed, grad = state.take_draws(), ctx.needs_input_grad, grad.contiguous()
         with no_autocast(grad):
             quantized = arithmetic.gradient(grad, draws[5])
-            stream = grad if state.keeps_residual else quantized.decode()
+            stream = grad if state.keeps_residual else dense(quantized)
             at_normed, own = feed_forward_backward(state, quantized, stream, normed, kept, network, needed[7:], draws)
             found = block_norm_backward(
                 at_normed, half, statistics, norm_weight, kind=structure.norm_kinds[1].kind,
@@ -80,7 +80,7 @@ class PreNormRest(torch.autograd.Function):
             at_half = block_add(
                 stream, found.input, rounding=arithmetic.rounding, seed=draws[13].seed, offset=draws[13].offset
             )
-            stream = at_half.total if state.keeps_residual else at_half.quantized.decode()
+            stream = at_half.total if state.keeps_residual else dense(at_half.quantized)
             first = linear_grads(out, at_half.quantized, attended, stream, needed[5:7])
             (weight,) = state.out_codes.of(logical([out]), at_half.quantized.dtype)
             grad_attended = block_matmul(at_half.quantized, weight, out_dtype=ctx.attended_dtype)

@@ -14,7 +14,7 @@ from planish_kernels.block_norm import block_norm, block_norm_backward, row_stat
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from planish_jetfire.flow.arithmetic import dense_input_grad, input_grad, logical
+from planish_jetfire.flow.arithmetic import dense, dense_input_grad, input_grad, logical
 from planish_jetfire.flow.block_state import BlockState
 from planish_jetfire.flow.parameters import linear_grads, linears_of
 from planish_jetfire.flow.saving import no_autocast, save, saved
@@ -77,7 +77,7 @@ class Projections(torch.autograd.Function):
                     at_norm, kept[0], statistics, norm_weight, kind=structure.norm_kinds[0].kind,
                     rounding=arithmetic.rounding, seed=draws[4].seed, offset=draws[4].offset,
                 )  # fmt: skip
-                grad_hidden = found.input.decode().to(ctx.hidden_dtype)
+                grad_hidden = dense(found.input).to(ctx.hidden_dtype)
                 grad_norm_weight = None if norm_weight is None else found.weight.to(norm_weight.dtype)
                 grad_norm_bias = None if norm_bias is None else found.bias.to(norm_bias.dtype)
             else:
