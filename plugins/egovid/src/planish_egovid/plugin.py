@@ -29,6 +29,11 @@ def planish_register_benchmarks(register: Register) -> None:
     """Register the benchmark programs."""
     register("egovid", "planish_egovid.benchmark.scoring:bench", "clips a second on processors, beside Data-Juicer")
     register("egovid-memory", "planish_egovid.benchmark.memory:bench", "memory of the workers over 10 000 clips")
+    register(
+        "egovid-cleaning",
+        "planish_egovid.benchmark.cleaning:bench",
+        "a video model trained on what the pipeline keeps, on everything, and at random",
+    )
     register("egovid-models", "planish_egovid.benchmark.model_backends:bench", "CLIP and RAFT on a GPU, clips a second")
     register("egovid-flow", "planish_egovid.benchmark.flow_accuracy:bench", "optical flow against exact flow")
 
