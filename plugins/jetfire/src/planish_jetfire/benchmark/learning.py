@@ -305,7 +305,10 @@ def run(
                 if path is not None:
                     write_result(result(), path)
                 say(f"{row.case}: {row.ours.median:.4f}, {row.extra['cpu_seconds']} s of CPU")
-    return result()
+    finished = result()
+    if path is not None:
+        write_result(finished, path)
+    return finished
 
 
 def bench(options: BenchmarkOptions) -> BenchmarkResult:

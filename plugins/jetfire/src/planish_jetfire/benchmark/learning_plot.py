@@ -26,6 +26,8 @@ COLOURS = {
 ABLATION_COLOUR = "#8a3fa0"
 CURVES = ("float32+outliers", "jetfire-32+outliers", "per-tensor+outliers")
 NAMES = {"gpt2": "GPT-2", "llama": "Llama"}
+SMOOTH = 5
+"""Points of a curve, of 50, that are averaged."""
 TOLERANCE = 1.0
 """Per cent of the loss of full precision that count as parity."""
 
@@ -124,23 +126,31 @@ def _draw_excesses(axis: Any, lines: Sequence[_Line], limits: tuple[float, float
 
 
 def _draw_curves(axis: Any, rows: Sequence[Row], model: str) -> None:
-    drawn = 0
-    for variant in CURVES:
-        runs = [r.extra["train_loss"] for r in rows if (r.extra["model"], r.extra["variant"]) == (model, variant)]
-        if not runs:
-            continue
-        steps = [step for step, _ in runs[0]]
-        mean = [sum(loss for _, loss in at) / len(at) for at in zip(*runs, strict=True)]
-        axis.plot(
-            steps, mean, color=COLOURS[variant.removesuffix("+outliers")], linewidth=1.5, label=VARIANTS[variant].label
-        )
-        drawn += 1
+    """Training losses above full precision's, with outliers: means of the seeds, over windows of steps."""
+    curves = {variant: _mean_curve(rows, model, variant) for variant in CURVES}
+    reference = curves[CURVES[0]]
+    axis.axhline(0, color="#5b6770", linewidth=0.8, linestyle=":")
+    for variant in CURVES[1:]:
+        if reference and curves[variant]:
+            above = [100 * (loss / base - 1) for (_, loss), (_, base) in zip(curves[variant], reference, strict=True)]
+            smooth = [
+                sum(part) / len(part) for i in range(len(above)) for part in [above[max(0, i - SMOOTH + 1) : i + 1]]
+            ]
+            axis.plot(
+                [step for step, _ in reference], smooth, color=COLOURS[variant.removesuffix("+outliers")],
+                linewidth=1.6, label=VARIANTS[variant].label,
+            )  # fmt: skip
     axis.set_xlabel("optimizer step")
-    axis.set_ylabel("training loss, nats per byte")
-    axis.set_title("with planted outliers, mean of the seeds", fontsize=10)
+    axis.set_ylabel("training loss, % above")
+    axis.set_title("with planted outliers", fontsize=10)
     axis.grid(axis="y", alpha=0.25)
-    if drawn:
-        axis.legend(frameon=False, fontsize=8)
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(frameon=False, fontsize=8, loc="upper left")
+
+
+def _mean_curve(rows: Sequence[Row], model: str, variant: str) -> list[tuple[int, float]]:
+    runs = [row.extra["train_loss"] for row in rows if (row.extra["model"], row.extra["variant"]) == (model, variant)]
+    return [(at[0][0], sum(loss for _, loss in at) / len(at)) for at in zip(*runs, strict=True)]
 
 
 def main(arguments: list[str] | None = None) -> int:
