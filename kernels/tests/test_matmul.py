@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from planish_kernels.formats import BlockInt8, Sparse24, decode
+from planish_kernels.formats import BlockInt8, RowInt8, Sparse24, decode
+from planish_kernels.formats.sparse24_cusparselt import Sparse24CuSparseLt
 from planish_kernels.matmul import MatmulKernel, Pattern, explain_matmul, matmul, matmul_kernels, register_matmul
 from planish_kernels.matmul import dispatch as dispatch_module
 from planish_kernels.matmul import table as table_module
@@ -30,6 +31,9 @@ EVERY_PATTERN = [
     Pattern(Sparse24, transposed=True, values=ScaledInt8),
     Pattern(BlockInt8),
     Pattern(Sparse24, values=BlockInt8),
+    Pattern(RowInt8),
+    Pattern(RowInt8, values=Sparse24),
+    Pattern(RowInt8, transposed=True, values=Sparse24CuSparseLt),
 ]
 
 

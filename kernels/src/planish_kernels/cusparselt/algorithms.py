@@ -98,7 +98,7 @@ def search(problem: Problem, sparse: Tensor, dense: Tensor, out: Tensor) -> Plan
     default = Plan(problem, index)
     default.run(sparse, dense, out)
     expected = out.clone()
-    scale = torch.linalg.vector_norm(expected, dtype=torch.float32)
+    scale = torch.linalg.vector_norm(expected.float())
     timed: list[tuple[float, Plan]] = []
     for algorithm in range(default.algorithms):
         try:
@@ -119,8 +119,8 @@ def search(problem: Problem, sparse: Tensor, dense: Tensor, out: Tensor) -> Plan
 def _agrees(plan: Plan, sparse: Tensor, dense: Tensor, out: Tensor, expected: Tensor, scale: Tensor) -> bool:
     plan.run(sparse, dense, out)
     # Not a number differs from everything: a NaN among the operands must not decide, so it is left out on both sides.
-    difference = torch.nan_to_num(out - expected, nan=0.0, posinf=0.0, neginf=0.0)
-    return bool(torch.linalg.vector_norm(difference, dtype=torch.float32) <= _AGREEMENT * scale.nan_to_num(torch.inf))
+    difference = torch.nan_to_num(out.float() - expected.float(), nan=0.0, posinf=0.0, neginf=0.0)
+    return bool(torch.linalg.vector_norm(difference) <= _AGREEMENT * scale.nan_to_num(torch.inf))
 
 
 def _milliseconds(plan: Plan, sparse: Tensor, dense: Tensor, out: Tensor) -> float:

@@ -32,7 +32,7 @@ def packing_error(pack: Pack, multiply: Multiply, device: torch.device, dtype: t
     """The larger relative error (Frobenius) of the products of W and Wᵀ, packed by ``pack``, against float64."""
     generator = torch.Generator().manual_seed(24)
     weight = torch.randn(_ROWS, _COLS, generator=generator).to(dtype).to(device)
-    mask = _transposable(generator).to(device)
+    mask = transposable(_ROWS, _COLS, generator).to(device)
     dense = torch.randn(_ROWS + _COLS, _WIDTH, generator=generator).to(dtype).to(device)
     by_rows, by_cols = pack(weight, mask)
     masked = (weight * mask).double()
@@ -41,13 +41,13 @@ def packing_error(pack: Pack, multiply: Multiply, device: torch.device, dtype: t
     return max(_relative_error(*forward), _relative_error(*backward))
 
 
-def _transposable(generator: torch.Generator) -> Tensor:
-    """A mask [_ROWS, _COLS] of randomly permuted 4 × 4 blocks: two places in each row and column of a block."""
+def transposable(height: int, width: int, generator: torch.Generator) -> Tensor:
+    """A mask [height, width] of randomly permuted 4 × 4 blocks: two places in each row and column of a block."""
     pattern = torch.tensor([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]], dtype=torch.bool)
-    blocks = _ROWS // 4, _COLS // 4
+    blocks = height // 4, width // 4
     rows = torch.rand(*blocks, 4, generator=generator).argsort(-1)
     cols = torch.rand(*blocks, 4, generator=generator).argsort(-1)
-    return pattern[rows.unsqueeze(-1), cols.unsqueeze(-2)].permute(0, 2, 1, 3).reshape(_ROWS, _COLS)
+    return pattern[rows.unsqueeze(-1), cols.unsqueeze(-2)].permute(0, 2, 1, 3).reshape(height, width)
 
 
 def _relative_error(product: Tensor, expected: Tensor) -> float:
