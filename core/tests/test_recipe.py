@@ -3,8 +3,12 @@
 from pathlib import Path
 
 import pytest
+import tiny_plugins
 import torch
-from planish.errors import CheckpointError, CompositionError, ConfigError, PluginError
+from planish.api import applied, plan
+from planish.errors import CheckpointError, CompositionError, ConfigError, PluginError, UnsupportedError
+from planish.interfaces import Claim
+from planish.interfaces.plan import Plan
 from planish.plugins.manager import PluginManager
 from planish.recipe import ModelSpec, TransformSpec, build_model, compose, json_schema, read_recipe
 from planish.recipe.compose import check_transforms, plan_all
@@ -168,6 +172,48 @@ def test_conflicts_are_found_before_anything_is_changed(registry):
     assert "leave 'up' out of the targets of one of the two" in said
     assert model.state_dict().keys() == before.keys()
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+
+
+@pytest.fixture
+def prune_comes_first(registry, monkeypatch):
+    def ordered(self, model, targets=None):
+        return tiny_plugins._plan(self, model, targets, (Claim("weight.mask", before=("weight.values",)),))
+
+    monkeypatch.setattr(registry.load("prune", "sparsifier"), "plan", ordered)
+
+
+@pytest.mark.usefixtures("prune_comes_first")
+def test_a_wrong_order_is_found_before_anything_is_changed(registry):
+    model = TinyNet(8, 4, True)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    with pytest.raises(CompositionError) as error:
+        compose(model, specs("round", "prune"), registry)
+    said = str(error.value)
+    assert "transforms[0] (round) changes weight.values of 'up' before transforms[1] (prune) changes its weight" in said
+    assert "put prune before round" in said
+    assert model.state_dict().keys() == before.keys()
+    assert not list(applied(model))
+    made = plan(model, "prune", registry=registry)
+    assert Plan.from_dict(made.to_dict()) == made
+    # Where the two meet on no module, any order does.
+    compose(model, [*specs("round", targets=("up",)), *specs("prune", targets=("down",))], registry)
+    with pytest.raises(CompositionError, match="apply prune to a model before round"):
+        plan(model, "prune", registry=registry, targets=["up"])
+
+
+def test_a_refusal_that_no_claim_foretells_says_what_was_done(registry, monkeypatch):
+    def refuse(self, model, plan):
+        raise UnsupportedError("no grid here")
+
+    monkeypatch.setattr(registry.load("round", "quantizer"), "apply", refuse)
+    model = TinyNet(8, 4, True)
+    with pytest.raises(UnsupportedError) as error:
+        compose(model, specs("prune", "round"), registry)
+    assert str(error.value) == (
+        "transforms[1] (round): no grid here; prune had been applied, so build the model anew before you try again"
+    )
+    with pytest.raises(UnsupportedError, match=r"^no grid here$"):
+        compose(TinyNet(8, 4, True), specs("round"), registry)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from planish.errors import CompositionError, ConfigError
-from planish.interfaces.plan import Plan, conflicts
+from planish.interfaces.plan import Plan, conflicts, misordered
 from planish.interfaces.transform import ModelTransform
 from planish.plugins.manager import default_registry
 from planish.plugins.registry import TRANSFORMS, Registry
@@ -193,11 +193,16 @@ def check_claims(model: nn.Module, plan: Plan) -> None:
     """Check a plan against what has been applied to the model.
 
     Raises:
-        CompositionError: Both claim one aspect of one module and one of them exclusively.
+        CompositionError: Both claim one aspect of one module, one of them exclusively; or the new one comes too late.
     """
     for live in applied(model):
         if live.finished:
             continue
+        for name, mine, theirs in misordered(live.plan, plan):
+            raise CompositionError(
+                f"{live.plan.use} has changed {theirs} of {name!r}, and {plan.use} changes its {mine}, which has to "
+                f"come first; apply {plan.use} to a model before {live.plan.use}"
+            )
         for name, aspect in conflicts(live.plan, plan):
             raise CompositionError(
                 f"{live.plan.use} and {plan.use} both change {aspect} of {name!r}, and only one of them can; "

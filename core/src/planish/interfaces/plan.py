@@ -18,10 +18,13 @@ class Claim:
     Attributes:
         aspect: What is changed: ``"weight.mask"``, ``"matmul.forward"``, ``"attention"``, ``"sequence"``, …
         exclusive: Whether no other transform may change the same aspect of the same module.
+        before: Aspects of the same module that only a later transform may change: a mask belongs on the weight before
+            its operands are brought into another number format.
     """
 
     aspect: str
     exclusive: bool = True
+    before: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class Plan:
                     "name": m.name,
                     "touched": m.touched,
                     "reason": m.reason,
-                    "claims": [{"aspect": c.aspect, "exclusive": c.exclusive} for c in m.claims],
+                    "claims": [_claim_to_dict(claim) for claim in m.claims],
                     "details": dict(m.details),
                 }
                 for m in self.modules
@@ -95,7 +98,7 @@ class Plan:
                 name=m["name"],
                 touched=m["touched"],
                 reason=m["reason"],
-                claims=tuple(Claim(c["aspect"], c["exclusive"]) for c in m["claims"]),
+                claims=tuple(Claim(c["aspect"], c["exclusive"], tuple(c.get("before", ()))) for c in m["claims"]),
                 details=dict(m["details"]),
             )
             for m in values["modules"]
@@ -125,6 +128,11 @@ class Plan:
         return console.export_text().rstrip()
 
 
+def _claim_to_dict(claim: Claim) -> dict[str, Any]:
+    values: dict[str, Any] = {"aspect": claim.aspect, "exclusive": claim.exclusive}
+    return {**values, "before": list(claim.before)} if claim.before else values
+
+
 def conflicts(first: Plan, second: Plan) -> Iterable[tuple[str, str]]:
     """Yield ``(module name, aspect)`` for which both plans hold a claim and at least one holds it exclusively."""
     held = {m.name: {c.aspect: c.exclusive for c in m.claims} for m in first.touched}
@@ -133,3 +141,13 @@ def conflicts(first: Plan, second: Plan) -> Iterable[tuple[str, str]]:
             other = held.get(module.name, {}).get(claim.aspect)
             if other is not None and (other or claim.exclusive):
                 yield module.name, claim.aspect
+
+
+def misordered(first: Plan, second: Plan) -> Iterable[tuple[str, str, str]]:
+    """Yield ``(module name, aspect of second, aspect of first)`` where ``second`` has to come before ``first``."""
+    held = {m.name: {c.aspect for c in m.claims} for m in first.touched}
+    for module in second.touched:
+        for claim in module.claims:
+            for aspect in claim.before:
+                if aspect in held.get(module.name, ()):
+                    yield module.name, claim.aspect, aspect

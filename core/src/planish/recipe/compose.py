@@ -8,8 +8,8 @@ from torch import nn
 
 from planish.api import LiveTransform, apply, check_claims, check_touches, resolve
 from planish.config import validate
-from planish.errors import CompositionError, ConfigError, PluginError
-from planish.interfaces.plan import Plan, conflicts
+from planish.errors import CompositionError, ConfigError, PlanishError, PluginError
+from planish.interfaces.plan import Plan, conflicts, misordered
 from planish.plugins.manager import default_registry
 from planish.plugins.registry import TRANSFORMS, Registry
 from planish.recipe.schema import TransformSpec
@@ -41,7 +41,8 @@ def plan_all(model: nn.Module, transforms: Sequence[TransformSpec], registry: Re
 
     Raises:
         PluginError, ConfigError: As :func:`check_transforms`.
-        CompositionError: A target matches nothing, a transform would change nothing, or two exclude each other.
+        CompositionError: A target matches nothing, a transform would change nothing, two exclude each other or stand in
+            the wrong order.
     """
     registry = registry or default_registry()
     check_transforms(transforms, registry)
@@ -55,6 +56,12 @@ def plan_all(model: nn.Module, transforms: Sequence[TransformSpec], registry: Re
         except (CompositionError, ConfigError) as error:
             raise type(error)(f"transforms[{position}] ({spec.use}): {error}") from error
         for earlier, other in enumerate(plans):
+            for name, mine, theirs in misordered(other, made):
+                raise CompositionError(
+                    f"transforms[{earlier}] ({other.use}) changes {theirs} of {name!r} before transforms[{position}] "
+                    f"({made.use}) changes its {mine}, and it only works the other way round; put {made.use} before "
+                    f"{other.use}"
+                )
             for name, aspect in conflicts(other, made):
                 raise CompositionError(
                     f"transforms[{earlier}] ({other.use}) and transforms[{position}] ({made.use}) both change {aspect} "
@@ -73,7 +80,21 @@ def compose(
 
     Raises:
         PluginError, ConfigError, CompositionError: As :func:`plan_all`; nothing has been changed then.
+        PlanishError: A transform refuses what its predecessors left although no claim says so; the message says that
+            the model holds their changes.
     """
     registry = registry or default_registry()
     plan_all(model, transforms, registry)
-    return [apply(model, spec.use, targets=spec.targets, registry=registry, **spec.config) for spec in transforms]
+    live: list[LiveTransform] = []
+    for position, spec in enumerate(transforms):
+        try:
+            live.append(apply(model, spec.use, targets=spec.targets, registry=registry, **spec.config))
+        except PlanishError as error:
+            if not live:
+                raise
+            done = ", ".join(one.plan.use for one in live)
+            raise type(error)(
+                f"transforms[{position}] ({spec.use}): {error}; {done} had been applied, so build the model anew "
+                "before you try again"
+            ) from error
+    return live
