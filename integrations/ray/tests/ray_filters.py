@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -19,7 +20,7 @@ from pydantic import Field
 class Numbers(Row):
     length: int | None = Field(None, description="characters of the id")
     share: float | None = Field(None, description="a float that has no short decimal")
-    parts: list[float] | None = Field(None, description="three floats")
+    parts: list[float] | None = Field(None, description="a few floats")
     pid: int | None = Field(None, description="process that measured")
 
 
@@ -50,6 +51,11 @@ def act(clip: Clip) -> None:
         raise RuntimeError("this clip makes the stage raise")
     elif clip.text == "no model":
         raise UnsupportedError("the model cannot be loaded; pip install a-model")
+    elif clip.text == "wait for a second process":
+        folder = Path(clip.path)
+        (folder / str(os.getpid())).touch()
+        while len(list(folder.iterdir())) < 2:
+            time.sleep(0.01)
     elif clip.text is not None and clip.text.startswith("meet "):
         (Path(clip.path) / clip.id).touch()
         while not (Path(clip.path) / clip.text.removeprefix("meet ")).exists():
@@ -86,6 +92,20 @@ class WhoDid(Counting):
 
     def score(self, clips):
         return [row.model_copy(update={"pid": os.getpid()}) for row in super().score(clips)]
+
+
+class Timed(Counting):
+    """Takes its time, and says which process began and ended when with a clip."""
+
+    name = "timed"
+
+    def score(self, clips):
+        rows = []
+        for clip in clips:
+            began = time.monotonic()
+            time.sleep(0.25)
+            rows.append(Numbers(clip_id=clip.id, parts=[began, time.monotonic()], pid=os.getpid()))
+        return rows
 
 
 class Fragile(Counting):
@@ -142,6 +162,15 @@ class Staged(StagedFilter):
 
     def decide(self, row, policy=None):
         return Decision(row.error is None, row.error or "")
+
+
+class Roomy(Staged):
+    """Asks for so little that several workers of each stage fit on two cores."""
+
+    name = "roomy"
+
+    def stages(self):
+        return [replace(stage, cpus=0.25, batch_size=1) for stage in super().stages()]
 
 
 class Warning_(Counting):

@@ -34,9 +34,10 @@ def test_small_groups_share_a_pack_and_stay_whole() -> None:
 
 
 def test_few_clips_are_spread() -> None:
-    packs = taken(Packs(groups([1] * 32), 16, spread=2))
-    assert {len(pack) for pack in packs} == {2}
-    assert {len(pack) for pack in taken(Packs(groups([1] * 320), 16, spread=2))} == {16}
+    few, many = Packs(groups([1] * 32), 16, spread=2), Packs(groups([1] * 320), 16, spread=2)
+    assert {len(pack) for pack in taken(few)} == {2}
+    assert {len(pack) for pack in taken(many)} == {16}
+    assert (few.are_few, many.are_few) == (True, False)
 
 
 def test_no_more_is_read_than_needed() -> None:

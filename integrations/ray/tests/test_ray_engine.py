@@ -6,7 +6,9 @@ import logging
 import os
 import random
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -109,6 +111,23 @@ def test_stage_with_a_gpu_has_a_pool_of_its_own() -> None:
     assert [row.error for row in found if row.clip_id == given[8].id] == [
         "worker killed by signal 9 (SIGKILL); out of memory?"
     ]
+
+
+def test_pool_beside_a_gpu_grows(tmp_path: Path) -> None:
+    # Pools on both sides of a GPU begin with one worker. Its first clip waits until another worker has begun.
+    given = [Clip(f"clip{i}", str(tmp_path), text="wait for a second process") for i in range(8)]
+    found = rows(RayEngine(workers=2, timeout_s=60.0), ray_filters.Roomy(gpus=1.0), [given])
+    assert [row.error for row in found] == [None] * 8
+
+
+def test_workers_do_not_wait_for_their_next_pack() -> None:
+    spans: dict[int, list[list[float]]] = {}
+    for row in rows(RayEngine(workers=2, batch_size=1), ray_filters.Timed(), [clips(24)]):
+        spans.setdefault(row.pid, []).append(row.parts)
+    assert len(spans) == 2
+    pauses = [after[0] - before[1] for found in spans.values() for before, after in pairwise(sorted(found))]
+    # A pack that is only sent for once the one before is done comes after a tenth of a second or two.
+    assert median(pauses) < 0.06
 
 
 def test_more_gpus_than_there_are() -> None:

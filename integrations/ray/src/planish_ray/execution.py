@@ -90,7 +90,7 @@ class Execution:
         results = None
         try:
             put(first)
-            results = self._results(feed, packs.size)
+            results = self._results(feed, packs)
             top_up()
             for table in results:
                 for row in table.to_pylist():
@@ -136,7 +136,7 @@ class Execution:
                 self._said.add((logger, level, message))
                 logging.getLogger(logger).log(level, "%s", message)
 
-    def _results(self, feed: Any, pack_size: int) -> Generator[pa.Table, None, None]:
+    def _results(self, feed: Any, packs: Packs) -> Generator[pa.Table, None, None]:
         import ray
 
         with _settings():
@@ -148,8 +148,9 @@ class Execution:
                 FilterJob.of(self._filter),
                 self._segments,
                 result="row",
-                pack_size=pack_size,
+                pack_size=packs.size,
                 timeout_s=self._timeout_s,
+                packs_are_few=packs.are_few,
                 feed=feed,
             )
         # Without prefetching: a batch that waits for the next one to be fetched would never leave an idle pipeline.
@@ -165,6 +166,7 @@ def add_segments(
     result: Literal["row", "values"],
     pack_size: int,
     timeout_s: float | None,
+    packs_are_few: bool = False,
     feed: Any = None,
 ) -> Any:
     """Return a dataset of packs with the segments' actor pools behind it."""
@@ -172,6 +174,10 @@ def add_segments(
 
     for place, s in enumerate(segments):
         pool = {"size": s.workers} if s.is_fixed else {"min_size": 1, "max_size": s.workers}
+        # One pack waits at each worker while another is scored: Ray Data looks ten times a second at what has come, so
+        # that a worker without would idle that long after each pack, and it lets pools grow only where packs wait. A
+        # handful of packs is left to whichever worker is free, lest the first one up takes them all.
+        in_flight = 1 if packs_are_few and s.is_fixed and not s.gpus else 2
         dataset = dataset.map_batches(
             StageWorker,
             fn_constructor_kwargs={
@@ -182,7 +188,7 @@ def add_segments(
                 "batch_size": s.batch_size,
                 "feed": feed,
             },
-            compute=ActorPoolStrategy(max_tasks_in_flight_per_actor=2 if s.gpus else 1, **pool),
+            compute=ActorPoolStrategy(max_tasks_in_flight_per_actor=in_flight, **pool),
             # A worker without a GPU takes a pack at a time, so that packs spread; a GPU gets full batches.
             batch_size=max(1, s.batch_size // pack_size) if s.gpus else 1,
             batch_format="pyarrow",
@@ -210,6 +216,7 @@ def _settings() -> Iterator[None]:
     wanted = {
         "target_max_block_size": 1,  # a pack is a block: it goes on as soon as it is there
         "max_errored_blocks": -1,  # a block that fails costs its packs, which are tried again
+        "memory_usage_poll_interval_s": None,  # nobody reads it, and each worker would measure itself every second
         "enable_progress_bars": False,
         "print_on_execution_start": False,
     }

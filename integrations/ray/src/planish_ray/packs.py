@@ -40,8 +40,9 @@ class Packs:
 
         Attributes:
             size: Clips in a pack at most; smaller than given once it is known that there are few clips.
+            are_few: Whether there are too few clips to keep all workers busy for long; known once a pack was taken.
         """
-        self.size = size
+        self.size, self.are_few = size, False
         self._groups, self._spread = iter(groups), spread
         self._ready: deque[Pack] = deque()
         self._cut: Iterator[Pack] | None = None
@@ -74,6 +75,7 @@ class Packs:
             count += len(group)
             if count >= enough:
                 return cut(chain(first, self._groups), self.size)
+        self.are_few = True
         self.size = max(1, min(self.size, -(-count // (self._spread * 8))))
         return cut(first, self.size)
 
