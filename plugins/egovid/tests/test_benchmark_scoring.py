@@ -2,15 +2,17 @@
 
 import sys
 import textwrap
+import time
 
 import pytest
 from planish.benchmark import BenchmarkOptions
+from planish.config import Config
 from planish.errors import UnsupportedError, WorkError
 from planish.filtering.local_engine import LocalEngine
-from planish.interfaces import Clip
+from planish.interfaces import Clip, FilterEngine
 from planish_egovid.benchmark import memory, scoring
 from planish_egovid.benchmark.data_juicer import VARIABLE, DataJuicerMotion, data_juicer_python
-from planish_egovid.benchmark.engine_rates import steady_rate
+from planish_egovid.benchmark.engine_rates import steady_run
 from planish_egovid.benchmark.walk_clips import walk_clips
 from planish_egovid.filters import Clarity
 from planish_egovid.video import probe
@@ -57,13 +59,42 @@ def test_memory_curve(monkeypatch):
         assert row.ours.median > 20
 
 
+class _Packs(FilterEngine):
+    """Gives rows in packs of two, the first after a while, and takes a while to end."""
+
+    name = "packs"
+    summary = "packs"
+    Config = Config
+
+    def run(self, job, clips):
+        data_filter = job.build()
+        given = [clip for group in clips for clip in group]
+        time.sleep(0.2)
+        for start in range(0, len(given), 2):
+            time.sleep(0.05)
+            yield [data_filter.Columns(clip_id=clip.id) for clip in given[start : start + 2]]
+        time.sleep(0.3)
+
+
+def test_engine_rates_leave_out_start_and_end():
+    clips = [Clip(f"{number}", "/none") for number in range(12)]
+    run = steady_run(_Packs(), Clarity(), clips, 3)
+    assert [row.clip_id for row in run.rows] == [clip.id for clip in clips]
+    # The fourth clip came with the third, at no cost: eight of twelve count, in four packs of 50 ms or little more.
+    assert 20 < run.rate <= 2 / 0.05
+    assert run.start_s >= 0.25
+    assert run.end_s >= 0.3
+
+
 def test_engine_rates_refuse_errors_and_too_few_clips(tmp_path):
     clips = walk_clips(tmp_path, 1, width=64, height=48, frames=4)
     assert probe(clips[0].path).width == 64
     with pytest.raises(WorkError, match="too few"):
-        steady_rate(LocalEngine(in_process=True), Clarity(), clips, 1)
+        steady_run(LocalEngine(in_process=True), Clarity(), clips, 1)
+    with pytest.raises(WorkError, match="too few"):
+        steady_run(_Packs(), Clarity(), [Clip("a", "/none"), Clip("b", "/none")], 1)
     with pytest.raises(WorkError, match="could not be scored"):
-        steady_rate(LocalEngine(in_process=True), Clarity(), [*clips, Clip("x", "/no/such/file.mp4")], 1)
+        steady_run(LocalEngine(in_process=True), Clarity(), [*clips, Clip("x", "/no/such/file.mp4")], 1)
 
 
 def test_a_peer_in_another_python_answers_and_ends(tmp_path, monkeypatch):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import av
@@ -20,7 +21,7 @@ from planish.interfaces import Clip, DataFilter
 from planish.plugins.manager import default_registry
 
 from planish_egovid.benchmark.data_juicer import VARIABLE, DataJuicerMotion, data_juicer_python
-from planish_egovid.benchmark.engine_rates import steady_rate
+from planish_egovid.benchmark.engine_rates import EngineRun, steady_run
 from planish_egovid.benchmark.rate import rate, rate_row
 from planish_egovid.benchmark.walk_clips import walk_clips
 from planish_egovid.filters import EgoVid, Motion
@@ -30,6 +31,9 @@ TARGET_RATE = 1.6
 """Clips a second and core that were asked for, of default scoring at 960 x 540 and 120 frames."""
 DECODE = "decoding alone, one thread"
 DATA_JUICER = "Data-Juicer video_motion_score_filter"
+ONE, TWO = "1 process", "2 processes"
+RAY: dict[str, dict[str, int]] = {"Ray, 2 workers": {}, "Ray, 2 workers, packs of 2 clips": {"batch_size": 2}}
+"""Name -> options beside the workers: clips travel in packs of 16 by default; small packs show what a pack costs."""
 PUBLISHED = {"flow": 3000 / 3600, "CLIP": 5000 / 3600, "DOVER": 10000 / 5400}
 """Clips a second that comments in EgoVid's scripts state for one GPU that they do not name."""
 SETS: dict[str, tuple[str, ...]] = {
@@ -41,18 +45,30 @@ SETS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Sizes:
-    """Sizes of the measurement."""
+    """Sizes of the measurement.
+
+    Attributes:
+        clips: Different clips.
+        width: Of their pictures, in pixels.
+        height: Of their pictures, in pixels.
+        frames: Of each.
+        rounds: Samples of each axis and peer.
+        engine_clips: Clips that an engine gets, the different ones over and over.
+        left_out: Clips at the beginning of an engine's run that do not count: a default pack of Ray's for each worker.
+        engine_rounds: Runs of each engine.
+    """
 
     clips: int = 8
     width: int = 960
     height: int = 540
     frames: int = 120
     rounds: int = 10
-    engine_clips: int = 64
+    engine_clips: int = 192
+    left_out: int = 32
     engine_rounds: int = 3
 
 
-QUICK = Sizes(clips=2, width=240, height=136, frames=24, rounds=2, engine_clips=6, engine_rounds=1)
+QUICK = Sizes(clips=2, width=240, height=136, frames=24, rounds=2, engine_clips=6, left_out=2, engine_rounds=1)
 
 
 def bench(options: BenchmarkOptions) -> BenchmarkResult:
@@ -126,30 +142,32 @@ def _engines(clips: Sequence[Clip], sizes: Sizes, rows: list[Row], notes: list[s
     """Two processes beside one, Ray beside processes. Yields what is wrong with their rows."""
     data_filter = EgoVid(axes=SETS["motion, consistency, clarity"])
     many = [replace(clips[i % len(clips)], id=f"clip{i:04d}") for i in range(sizes.engine_clips)]
-    engines: dict[str, tuple[Any, int]] = {
-        "1 process": (LocalEngine(workers=1), 1),
-        "2 processes": (LocalEngine(workers=2), 2),
-    }
+    engines: dict[str, Any] = {ONE: LocalEngine(workers=1), TWO: LocalEngine(workers=2)}
+    pairs = [(TWO, ONE, 1.85)]
     try:
-        # Packs of 16 clips, as by default, would leave one of two workers idle for a good part of so short a run.
-        on_ray = default_registry().load("ray", "filter_engine")({"workers": 2, "batch_size": 2})
-        engines["Ray, 2 workers"] = (on_ray, 2)
+        build = default_registry().load("ray", "filter_engine")
+        engines |= {name: build({"workers": 2, **options}) for name, options in RAY.items()}
+        pairs += [(name, TWO, 0.9) for name in RAY]
     except PluginError as error:
         notes.append(f"Ray was not measured: {error}")
-    samples: dict[str, list[float]] = {name: [] for name in engines}
-    found: dict[str, dict[str, Any]] = {}
+    runs: dict[str, list[EngineRun]] = {name: [] for name in engines}
     for turn in range(sizes.engine_rounds):
-        for name, (engine, workers) in engines.items():
-            value, scored = steady_rate(engine, data_filter, many, workers)
-            samples[name].append(value)
-            found[name] = {row.clip_id: row for row in scored}
-            _say(f"round {turn + 1}: {name}: {value:.3g} clips/s")
-    measured: Mapping[str, Measurement] = {name: Measurement.of(values) for name, values in samples.items()}
-    first = found["1 process"]
-    yield from (f"{name} gives other rows than 1 process" for name, scored in found.items() if scored != first)
-    pairs = [("2 processes", "1 process", 1.85)]
-    if "Ray, 2 workers" in engines:
-        pairs.append(("Ray, 2 workers", "2 processes", 0.9))
+        for name, engine in engines.items():
+            runs[name].append(steady_run(engine, data_filter, many, sizes.left_out))
+            _say(f"round {turn + 1}: {name}: {runs[name][-1].rate:.3g} clips/s")
+    measured = {name: Measurement.of([run.rate for run in some]) for name, some in runs.items()}
+    scored = {name: [{row.clip_id: row for row in run.rows} for run in some] for name, some in runs.items()}
+    first = scored[ONE][0]
+    yield from (f"{name} gives other rows than {ONE}" for name, some in scored.items() if any(x != first for x in some))
+    notes.append(
+        f"Engines: {sizes.engine_clips} clips each; the first {sizes.left_out} and what came with them do not count, "
+        "nor does ending the workers. Seconds to the first row, and from the last row to the end: "
+        + "; ".join(
+            f"{name} {median(run.start_s for run in some):.1f} and {median(run.end_s for run in some):.1f}"
+            for name, some in runs.items()
+        )
+        + "."
+    )
     for name, against, target in pairs:
         rows.append(
             Row.compare(
