@@ -170,7 +170,7 @@ def _packed_layer(
     planish.apply(model, Pretrain24(method=method), targets=["layer"])
     layer = model["layer"]
     state = layer.sparsity
-    state.packs = WeightPacks(torch.bfloat16)
+    state.on_kernels, state.packs = True, WeightPacks(torch.bfloat16)
     layer.encoders = packed(state, "exact")
     return layer, state, EncodedLinear.from_linear(linear, emulated(state, "exact"))
 

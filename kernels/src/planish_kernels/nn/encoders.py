@@ -15,13 +15,14 @@ from planish_kernels.formats.format import Format, Operand, Transposed
 class Encoder(Protocol):
     """Encodes one operand. An object with this method; state (masks, packs, scales, a generator) is its own affair.
 
-    Two optional members are looked for:
+    Optional members are looked for:
 
     * ``refresh()``: recompute what is cached; ``LinearEncoders.refresh`` calls it, once for each distinct encoder.
       Under ``torch.compile`` and CUDA graphs ``encode`` must not assign attributes: keep caches in tensors that
       ``refresh`` overwrites in place.
     * ``from_master: bool``: the encoder of a weight wants (or ignores) the parameter itself rather than its copy in
       autocast's dtype, and returns an operand in the compute dtype on its own. Saves a cast for each forward pass.
+    * ``is_sparse24(contraction)``: see ``SparseWeightEncoder``; the encoder of a gradient may have it too.
 
     An encoder that is an ``nn.Module`` follows its layer through ``.to()``, ``.cuda()`` and ``.half()``; it is not a
     submodule, so it adds no keys to the layer's ``state_dict``.
@@ -39,6 +40,37 @@ class Encoder(Protocol):
             encoder fills it up with zeros (a group of four tokens, say, when there are 63).
         """
         ...
+
+
+@runtime_checkable
+class SparseWeightEncoder(Encoder, Protocol):
+    """An encoder of a weight that can be 2:4, and that tells where to a method after it in a chain.
+
+    Such a method may encode what this one returns, as any other; or ask for weight and mask, and lay the kept entries
+    out in its own way: a sparse kernel for another number format reads another layout.
+    """
+
+    def is_sparse24(self, contraction: int) -> bool:
+        """Whether what ``encode`` would return now keeps two of four along dimension ``contraction``."""
+        ...
+
+    def weight_and_mask(self, tensor: Tensor) -> tuple[Tensor, Tensor]:
+        """The weight, and which of its entries are kept.
+
+        Args:
+            tensor: as ``encode`` takes it, but of any precision.
+
+        Returns:
+            The values ``[out, in]``, of which those that are not kept mean nothing; and packed bits, uint8
+            ``[out, ceil(in / 8)]`` as ``pack_mask`` gives them, 2:4 along each dimension that ``is_sparse24`` names.
+        """
+        ...
+
+
+def sparse24_along(encoder: Encoder | None, contraction: int) -> bool:
+    """Whether the encoder says of itself that its operand is 2:4 along ``contraction`` now; any encoder may."""
+    ask = getattr(encoder, "is_sparse24", None)
+    return ask is not None and bool(ask(contraction))
 
 
 @dataclass(frozen=True)

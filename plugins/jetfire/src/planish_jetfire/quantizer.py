@@ -23,6 +23,8 @@ from planish_jetfire.flow.block_state import BlockState
 from planish_jetfire.flow.handover import NORM, OUT, PASS, PROJECTION
 from planish_jetfire.linear.block_linear import BlockLinear
 from planish_jetfire.linear.encoders import following_encoders
+from planish_jetfire.linear.sparse_encoders import quantize_sparse, restore_sparse
+from planish_jetfire.linear.sparse_weight_codes import SparseWeightCodes
 from planish_jetfire.planning import Candidate, candidates, refusal
 from planish_jetfire.state import CHILD, QuantizationState, states
 from planish_jetfire.structure import NotTaken, TransformerBlock, find_blocks
@@ -76,10 +78,9 @@ class Jetfire(Quantizer):
             )
         device = execution.device_of(_device(model))
         reference = execution.why_reference(self.config, device)
-        planned = self._planned(model, looked, blocks, refused, "reference" if reference else "triton")
-        return Plan(
-            self.name, self.config.model_dump(mode="json"), tuple(planned), tuple(self._notes(reference, blocks, taken))
-        )
+        planned = self._planned(model, looked, blocks, refused, device)
+        notes = (*self._notes(reference, blocks, taken), *execution.sparse_notes(taken.values(), self.config, device))
+        return Plan(self.name, self.config.model_dump(mode="json"), tuple(planned), notes)
 
     def _blocks(
         self, model: nn.Module, taken: Mapping[str, Candidate]
@@ -107,10 +108,10 @@ class Jetfire(Quantizer):
         looked: Sequence[Candidate],
         blocks: Sequence[TransformerBlock],
         refused: Sequence[NotTaken],
-        backend: str,
+        device: torch.device,
     ) -> list[PlannedModule]:
+        backend = "reference" if execution.why_reference(self.config, device) else "triton"
         inside = {block.qualified(name): block for block in blocks for name in block.linears}
-        claims = (*(Claim(f"matmul.{name}", exclusive=False) for name in self.config.matmuls), Claim(_OWN))
         planned = [
             PlannedModule(block.name, True, block.describe(), (Claim(_FLOW),), {"flow": "block"}) for block in blocks
         ]
@@ -125,9 +126,18 @@ class Jetfire(Quantizer):
                 continue
             flow = "block" if candidate.name in inside else "linear"
             about = execution.details(self.config, flow=flow, backend=backend)
-            planned.append(PlannedModule(candidate.name, True, candidate.reason, claims, about))
+            reason = candidate.reason
+            if execution.takes_rows(candidate.module, self.config):
+                about = {**about, **execution.sparse_details(candidate.module, self.config, device)}
+                reason += "; another transform keeps its weight 2:4"
+            planned.append(PlannedModule(candidate.name, True, reason, self._claims(candidate.name in inside), about))
         order = {name: place for place, (name, _) in enumerate(model.named_modules())}
         return sorted(planned, key=lambda entry: order[entry.name])
+
+    def _claims(self, in_block: bool) -> tuple[Claim, ...]:
+        """What is claimed on a linear. A block that was asked for by name shares the matmuls inside of it with none."""
+        alone = in_block and self.config.flow == "block"
+        return (*(Claim(f"matmul.{name}", exclusive=alone) for name in self.config.matmuls), Claim(_OWN))
 
     def _notes(
         self, reference: str | None, blocks: Sequence[TransformerBlock], taken: Mapping[str, Candidate]
@@ -199,8 +209,11 @@ class Jetfire(Quantizer):
         ).train(layer.training)
         form = FORMATS[config.code]
         if isinstance(layer, EncodedLinear):
-            state.before = layer.encoders
-            layer.encoders = layer.encoders.then(following_encoders(form, config.block, state, config.matmuls))
+            if execution.takes_rows(layer, config):
+                quantize_sparse(layer, state, form, config.block, config.matmuls)
+            else:
+                state.before = layer.encoders
+                layer.encoders = layer.encoders.then(following_encoders(form, config.block, state, config.matmuls))
             layer.add_module(CHILD, state)
             return
         targeting.replace(model, name, BlockLinear.of(layer, state, WeightCodes(form, config.block), config.matmuls))
@@ -251,6 +264,7 @@ class Jetfire(Quantizer):
             state.rank = rank
         for codes, _ in _weight_codes(model):
             codes.is_driven = True
+            codes.invalidate()  # the method before may have changed its masks
 
     def on_gradients(self, model: nn.Module, step: int) -> None:
         """Expect weights to change: their codes are made anew after the optimizer step."""
@@ -285,20 +299,21 @@ class Jetfire(Quantizer):
                 targeting.replace(model, name, module.to_original())
             else:
                 assert isinstance(module, EncodedLinear)
-                assert state.before is not None
-                module.encoders = state.before
+                restore_sparse(module, state)
                 del module._modules[CHILD]
 
 
-def _weight_codes(model: nn.Module) -> list[tuple[WeightCodes, list[Tensor]]]:
+def _weight_codes(model: nn.Module) -> list[tuple[WeightCodes | SparseWeightCodes, list[Tensor]]]:
     """The quantized weights of all layers and blocks, with the masters [out, in]."""
-    found: list[tuple[WeightCodes, list[Tensor]]] = []
+    found: list[tuple[WeightCodes | SparseWeightCodes, list[Tensor]]] = []
     for _, module, state in states(model):
         if isinstance(state, BlockState):
             for codes, names in state.all_codes:
                 found.append((codes, [_logical(module.get_submodule(name)) for name in names]))
         elif isinstance(module, BlockLinear):
             found.append((module.codes, [_logical(module)]))
+        elif state.sparse_codes is not None:
+            found.append((state.sparse_codes, [_logical(module)]))
     return found
 
 

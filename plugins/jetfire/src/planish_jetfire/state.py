@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from planish_kernels.nn import LinearEncoders
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from planish_jetfire.linear.sparse_weight_codes import SparseWeightCodes
 
 CHILD = "jetfire"
 """Name under which the state hangs below its layer or block."""
@@ -43,6 +46,7 @@ class QuantizationState(nn.Module):
         rank: rank in data-parallel training.
         compute_dtype: dtype of the module's last input, autocast included.
         before: encoders that a layer of another method had, for ``finish``; None where it had none.
+        sparse_codes: quantized 2:4 weight of a layer whose weight another method keeps so; else None.
     """
 
     seed: Tensor
@@ -60,6 +64,7 @@ class QuantizationState(nn.Module):
         self.rank = 0
         self.compute_dtype: torch.dtype | None = None
         self.before: LinearEncoders | None = None
+        self.sparse_codes: SparseWeightCodes | None = None
         self.register_buffer("seed", torch.tensor(signed64(seed), dtype=torch.int64, device=device))
         for name in ("draws", "steps"):
             self.register_buffer(name, torch.zeros((), dtype=torch.int64, device=device))

@@ -5,6 +5,7 @@ The encoders refer to the layer's state and cache nothing of their own: in the d
 
 from __future__ import annotations
 
+from planish_kernels.mask24 import pack_mask
 from planish_kernels.mvue24 import mvue24
 from planish_kernels.nn import LinearEncoders, Operands
 from torch import Tensor
@@ -24,6 +25,14 @@ class MaskedWeight:
         # A product, not a selection: it is several times faster on a CPU, and a weight that is not finite shows.
         return tensor if self.state.dense else tensor * self.state.kept()
 
+    def is_sparse24(self, contraction: int) -> bool:
+        """In the sparse phase, along either dimension."""
+        return not self.state.dense
+
+    def weight_and_mask(self, tensor: Tensor) -> tuple[Tensor, Tensor]:
+        """The weight as it is, and the mask."""
+        return tensor, self.state.mask
+
 
 class SoftThresholdWeight:
     """``scale * S(weight)``, dense: the operand of S-STE in both matmuls of the weight."""
@@ -34,6 +43,15 @@ class SoftThresholdWeight:
     def encode(self, tensor: Tensor, *, contraction: int) -> Tensor:
         """The thresholded weight [out, in], 2:4 along the inputs only."""
         return tensor if self.state.dense else sparse_weight(tensor, self.state.scale).to(tensor.dtype)
+
+    def is_sparse24(self, contraction: int) -> bool:
+        """Along the inputs."""
+        return contraction == 1 and not self.state.dense
+
+    def weight_and_mask(self, tensor: Tensor) -> tuple[Tensor, Tensor]:
+        """The thresholded weight, and where it is not zero."""
+        thresholded = sparse_weight(tensor, self.state.scale)
+        return thresholded, pack_mask(thresholded != 0)
 
 
 class UnbiasedGradient:
@@ -51,6 +69,10 @@ class UnbiasedGradient:
         estimate = mvue24(tensor, state.own_seed(), state.draws, dim=contraction, method=self.method)
         state.draws.add_(1)
         return estimate
+
+    def is_sparse24(self, contraction: int) -> bool:
+        """In the sparse phase, along the tokens."""
+        return contraction == 0 and not self.state.dense
 
 
 def emulated(state: LayerSparsity, mvue: str) -> LinearEncoders:

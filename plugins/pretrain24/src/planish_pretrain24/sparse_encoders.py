@@ -1,7 +1,8 @@
 """The operands of a layer's matmuls on 2:4 kernels: packed weight, packed estimate of the output gradient.
 
 A layer whose state has no packs is emulated by the same encoders, so that execution can be settled when the model has
-reached its device, after other transforms have chained theirs.
+reached its device, after other transforms have chained theirs. A layer whose weight another method encodes after this
+one never has any: that method makes an operand of its own.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import warnings
 import torch
 from planish_kernels.formats.format import Operand
 from planish_kernels.formats.sparse24_cusparselt import Sparse24CuSparseLt
-from planish_kernels.nn import Encoder, LinearEncoders, Operands
-from torch import Tensor
+from planish_kernels.nn import EncodedLinear, Encoder, LinearEncoders, Operands
+from torch import Tensor, nn
 
 from planish_pretrain24.encoders import MaskedWeight, SoftThresholdWeight, UnbiasedGradient
 from planish_pretrain24.state import LayerSparsity
@@ -40,6 +41,14 @@ class PackedWeight:
             _warn_of_dtype(tensor.dtype, state.packs.dtype)
         return self.emulated.encode(tensor, contraction=contraction)
 
+    def is_sparse24(self, contraction: int) -> bool:
+        """As the emulated operand: packs hold the same."""
+        return self.emulated.is_sparse24(contraction)
+
+    def weight_and_mask(self, tensor: Tensor) -> tuple[Tensor, Tensor]:
+        """As the emulated operand has them."""
+        return self.emulated.weight_and_mask(tensor)
+
     def refresh(self) -> None:
         """Have the packs filled anew."""
         if self.state.packs is not None:
@@ -52,11 +61,16 @@ class PackedGradient(UnbiasedGradient):
     def encode(self, tensor: Tensor, *, contraction: int) -> Operand:  # type: ignore[override]
         """The estimate of ``tensor`` [tokens, out], filled up to a multiple of 64 tokens."""
         state = self.state
-        if state.packs is None or state.dense or contraction != 0 or tensor.dtype not in _PACKED:
+        if not state.on_kernels or state.dense or contraction != 0 or tensor.dtype not in _PACKED:
             return super().encode(tensor, contraction=contraction)
         estimate = Sparse24CuSparseLt.encode_gradient(tensor, state.own_seed(), state.draws)
         state.draws.add_(1)
         return estimate
+
+
+def is_followed(layer: nn.Module) -> bool:
+    """Whether another method encodes the weight of a layer after this one."""
+    return isinstance(layer, EncodedLinear) and not isinstance(layer.encoders.forward.right, PackedWeight)
 
 
 def packed(state: LayerSparsity, mvue: str) -> LinearEncoders:

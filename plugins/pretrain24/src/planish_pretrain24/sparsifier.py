@@ -22,16 +22,18 @@ from planish_pretrain24.masked_decay import decay_masked_gradients
 from planish_pretrain24.packs import WeightPacks
 from planish_pretrain24.planning import MULTIPLE, candidates, refusal
 from planish_pretrain24.schedule import dense_from, searches_masks
-from planish_pretrain24.sparse_encoders import packed
+from planish_pretrain24.sparse_encoders import is_followed, packed
 from planish_pretrain24.state import CHILD, LayerSparsity, attach, layers
 
+_FORMAT = "matmul.format"
+"""Claimed by methods that choose the number format of operands: they encode the sparse weight, so they come after."""
 _CLAIMS = (
-    Claim("weight.mask"),
+    Claim("weight.mask", before=(_FORMAT,)),
     Claim("matmul.forward", exclusive=False),
     Claim("matmul.input_grad", exclusive=False),
     Claim("matmul.weight_grad", exclusive=False),
 )
-_OBSERVES = (Claim("weight.mask", exclusive=False),)
+_OBSERVES = (Claim("weight.mask", exclusive=False, before=(_FORMAT,)),)
 
 
 class Pretrain24(Sparsifier):
@@ -135,10 +137,14 @@ class Pretrain24(Sparsifier):
         for name, layer, state in layers(model):
             weight = layer.weight
             assert isinstance(weight, Tensor)
-            if state.packs is not None or not execution.choose(layer, self.config).sparse:
+            if not execution.choose(layer, self.config).sparse:
                 continue
             if weight.is_cuda or not torch.cuda.is_available():
-                state.packs = WeightPacks(execution.packed_dtype(layer, self.config))
+                state.on_kernels = True
+                if is_followed(layer):
+                    state.packs = None
+                elif state.packs is None:
+                    state.packs = WeightPacks(execution.packed_dtype(layer, self.config))
             elif training and self.config.execution == "sparse":
                 raise UnsupportedError(
                     f"pretrain24: execution='sparse', and training starts with {name!r} on {weight.device.type}; train "

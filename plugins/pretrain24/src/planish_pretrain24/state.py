@@ -46,7 +46,8 @@ class LayerSparsity(nn.Module):
         masks_missing: a checkpoint that has no masks was loaded into a fresh layer.
         dense_from: optimizer step from which training is dense; None where it is not, or not known yet.
         rank: rank in data-parallel training.
-        packs: the weight packed for 2:4 kernels; None where the layer is emulated.
+        on_kernels: whether the layer runs on 2:4 kernels; else it is emulated.
+        packs: the weight packed for them; None where the layer is emulated, or another method encodes its weight.
     """
 
     mask: Tensor
@@ -101,6 +102,7 @@ class LayerSparsity(nn.Module):
         self.masks_missing = False
         self.dense_from: int | None = None
         self.rank = 0
+        self.on_kernels = False
         self.packs: WeightPacks | None = None
 
     def logical(self, stored: Tensor) -> Tensor:
