@@ -5,11 +5,20 @@ from itertools import product
 import pytest
 import torch
 from planish_kernels.block_matmul import block_matmul, block_matmul_quantized
+from planish_kernels.block_matmul.hopper import Variant, block_matmul_hopper, hopper_available
+from planish_kernels.block_matmul.op import parts
 from planish_kernels.formats import BlockFloat8, BlockInt8, Sparse24
 from planish_kernels.matmul import matmul
 from planish_kernels.runtime.op import KernelUnavailable
 
 SHAPES = [(64, 64, 64), (33, 100, 65), (1, 129, 7), (130, 32, 200)]
+FLOAT32_SUMS = 1e-6
+FLOAT8_SUMS = 5e-4
+"""The tensor cores of a GPU add float8 products with some 13 bits, within an inner block."""
+
+
+def tolerance(kind, device):
+    return FLOAT8_SUMS if kind is BlockFloat8 and device.type == "cuda" else FLOAT32_SUMS
 
 
 def operand(kind, rows, cols, block, seed, device, transposed=False, dtype=torch.float32):
@@ -23,6 +32,11 @@ def operand(kind, rows, cols, block, seed, device, transposed=False, dtype=torch
 def exact(a, b, bias=None):
     total = a.decode().double() @ b.decode().double()
     return total if bias is None else total + bias.double()
+
+
+def needs(impl):
+    if impl == "cuda" and not (support := hopper_available()):
+        pytest.skip(support.reason)
 
 
 @pytest.mark.parametrize("kind", [BlockInt8, BlockFloat8])
@@ -40,7 +54,7 @@ def test_products_in_every_layout(kind, block, layout, impl, kernel_device):
             assert found.dtype is torch.float32
             expected = exact(a, b, given)
             # Sums of k / block terms in float32, each of a product of two scales that was rounded once.
-            assert torch.linalg.norm(found.double() - expected) < 1e-6 * torch.linalg.norm(expected)
+            assert torch.linalg.norm(found.double() - expected) < tolerance(kind, device) * torch.linalg.norm(expected)
 
 
 @pytest.mark.parametrize("block", [32, 64, 128])
@@ -119,21 +133,82 @@ def test_bad_input():
 
 def test_opcheck():
     a, b = (operand(BlockInt8, 8, 64, 32, s, torch.device("cpu")) for s in (1, 2))
-    parts = (a.codes, a.scales, b.codes.t(), b.scales.t(), 32, torch.zeros(8))
-    torch.library.opcheck(torch.ops.planish.block_matmul, (*parts, torch.bfloat16, "auto"))
+    given = (a.codes, a.scales, b.codes.t(), b.scales.t(), 32, torch.zeros(8))
+    torch.library.opcheck(torch.ops.planish.block_matmul, (*given, torch.bfloat16, "auto"))
     zero = torch.tensor(0)
-    torch.library.opcheck(torch.ops.planish.block_matmul_quantized, (*parts, True, zero, zero, "auto"))
+    torch.library.opcheck(torch.ops.planish.block_matmul_quantized, (*given, True, zero, zero, "auto"))
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("kind", [BlockInt8, BlockFloat8])
 @pytest.mark.parametrize("block", [32, 64, 128])
 @pytest.mark.parametrize("layout", list(product((False, True), repeat=2)), ids=["NN", "NT", "TN", "TT"])
-def test_products_at_size(kind, block, layout, gpu):
-    m, k, n = 1025, 2047, 3001
+@pytest.mark.parametrize("impl", ["triton", "cuda"])
+def test_products_at_size(kind, block, layout, impl, gpu):
+    needs(impl)
+    m, k, n = (1025, 2047, 3001) if impl == "triton" else (1025, 2064, 3001)
     a = operand(kind, m, k, block, 1, gpu, layout[0], torch.bfloat16)
     b = operand(kind, k, n, block, 2, gpu, layout[1], torch.bfloat16)
-    left, right = (x.apply(lambda t: t) for x in (a, b))
-    found = block_matmul(left, right, out_dtype=torch.float32, impl="triton")
-    slow = block_matmul(left, right, out_dtype=torch.float32, impl="reference")
-    assert torch.linalg.norm(found - slow) < 1e-6 * torch.linalg.norm(slow)
+    bias = torch.randn(n, device=gpu)
+    for out_dtype, rounded in ((torch.float32, 0.0), (torch.bfloat16, 2**-9), (torch.float16, 2**-12)):
+        found = block_matmul(a, b, bias, out_dtype=out_dtype, impl=impl).double()
+        expected = exact(a, b, bias)
+        assert torch.linalg.norm(found - expected) < (tolerance(kind, gpu) + rounded) * torch.linalg.norm(expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("groups", [2, 3])
+@pytest.mark.parametrize("block", [32, 64, 128])
+@pytest.mark.parametrize("kind", [BlockInt8, BlockFloat8])
+def test_every_variant_for_hopper(kind, block, groups, gpu):
+    needs("cuda")
+    for m, k, n in ((1, 16, 8), (129, 144, 257), (1000, 1040, 776)):
+        a, b = operand(kind, m, k, block, m, gpu), operand(kind, k, n, block, n, gpu, True)
+        out = torch.full((m, n), torch.nan, device=gpu)
+        unused = torch.zeros((), dtype=torch.int64, device=gpu)
+        (a_codes, a_scales, _), (b_codes, b_scales, _) = parts(a), parts(b)
+        variant = Variant(groups, 6 if groups == 2 else 5)
+        block_matmul_hopper(
+            a_codes, a_scales, b_codes, b_scales, block, None, out, None, False, unused, unused, variant
+        )
+        expected = exact(a, b)
+        assert torch.linalg.norm(out.double() - expected) < tolerance(kind, gpu) * torch.linalg.norm(expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", [BlockInt8, BlockFloat8])
+@pytest.mark.parametrize("block", [32, 64, 128])
+@pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
+def test_codes_for_hopper_are_those_of_the_reference(kind, block, rounding, gpu):
+    needs("cuda")
+    for m, k, n in ((1000, 1040, 776), (33, 64, 8), (70, 48, 130)):
+        a, b = operand(kind, m, k, block, 1, gpu), operand(kind, k, n, block, 2, gpu, transposed=True)
+        bias = torch.full((n,), -4.0, device=gpu)
+        found = block_matmul_quantized(a, b, bias, rounding, 5, 6, impl="cuda")
+        slow = block_matmul_quantized(a, b, bias, rounding, 5, 6, impl="reference")
+        sums = FLOAT32_SUMS if kind is BlockInt8 else 2e-3
+        torch.testing.assert_close(found.scales, slow.scales, rtol=2**-14 + sums, atol=0)
+        differs = (found.codes.float() != slow.codes.float()).float().mean()
+        assert differs < (1e-2 if kind is BlockInt8 else 5e-2), differs
+        step = 1 if kind is BlockInt8 else 32  # of codes: float8 is up to 32 apart near 448
+        assert (found.codes.float() - slow.codes.float()).abs().max() <= step
+
+
+@pytest.mark.gpu
+def test_not_a_number_shows_up_in_its_rows_for_hopper(gpu):
+    needs("cuda")
+    dense = torch.randn(256, 256, device=gpu)
+    dense[3, 200] = torch.nan
+    a, b = BlockInt8.encode(dense, 128), BlockInt8.encode(torch.randn(256, 256, device=gpu), 128)
+    found = block_matmul(a, b.T, impl="cuda")
+    assert found[:128].isnan().all()
+    assert not found[128:].isnan().any()
+
+
+@pytest.mark.gpu
+def test_largest_codes_do_not_overflow_for_hopper(gpu):
+    needs("cuda")
+    codes = torch.full((128, 1024), 127, dtype=torch.int8, device=gpu)
+    for block in (32, 64, 128):
+        a = BlockInt8(codes, torch.ones(128 // block, 1024 // block, device=gpu), block)
+        assert (block_matmul(a, a.T, impl="cuda") == 127**2 * 1024).all()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from planish_kernels.block_matmul.hopper import block_matmul_hopper, hopper_available, hopper_multiplies
 from planish_kernels.block_matmul.reference import block_matmul_reference
 from planish_kernels.block_quantize.op import ROUNDINGS
 from planish_kernels.block_quantize.reference import LARGEST, block_quantize_reference
@@ -34,6 +35,23 @@ def _supports(a_codes: Tensor, a_scales: Tensor, b_codes: Tensor, b_scales: Tens
     return triton_multiplies(a_codes, block)
 
 
+def _hopper_supports(
+    a_codes: Tensor, a_scales: Tensor, b_codes: Tensor, b_scales: Tensor, block: int, *_: object
+) -> Support:
+    return hopper_multiplies(a_codes, b_codes, block)
+
+
+@block_matmul_op.implement("cuda", supports=_hopper_supports, available=hopper_available)
+def _(
+    a_codes: Tensor, a_scales: Tensor, b_codes: Tensor, b_scales: Tensor, block: int, bias: Tensor | None,
+    out_dtype: torch.dtype,
+) -> Tensor:  # fmt: skip
+    out = torch.empty((a_codes.shape[0], b_codes.shape[1]), dtype=out_dtype, device=a_codes.device)
+    unused = as_scalar("seed", 0, a_codes.device)
+    block_matmul_hopper(a_codes, a_scales, b_codes, b_scales, block, bias, out, None, False, unused, unused)
+    return out
+
+
 @block_matmul_op.implement("triton", supports=_supports)
 def _(
     a_codes: Tensor, a_scales: Tensor, b_codes: Tensor, b_scales: Tensor, block: int, bias: Tensor | None,
@@ -55,6 +73,22 @@ def _(
     return block_matmul_reference(a_codes, a_scales, b_codes, b_scales, block, bias).to(out_dtype)
 
 
+def _quantized_room(a_codes: Tensor, b_codes: Tensor, block: int) -> tuple[Tensor, Tensor]:
+    m, n = a_codes.shape[0], b_codes.shape[1]
+    out = torch.empty((m, n), dtype=a_codes.dtype, device=a_codes.device)
+    return out, torch.empty((-(-m // block), -(-n // block)), dtype=torch.float32, device=a_codes.device)
+
+
+@block_matmul_quantized_op.implement("cuda", supports=_hopper_supports, available=hopper_available)
+def _(
+    a_codes: Tensor, a_scales: Tensor, b_codes: Tensor, b_scales: Tensor, block: int, bias: Tensor | None,
+    stochastic: bool, seed: Tensor, offset: Tensor,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    out, scales = _quantized_room(a_codes, b_codes, block)
+    block_matmul_hopper(a_codes, a_scales, b_codes, b_scales, block, bias, out, scales, stochastic, seed, offset)
+    return out, scales
+
+
 @block_matmul_quantized_op.implement("triton", supports=_supports)
 def _(
     a_codes: Tensor, a_scales: Tensor, b_codes: Tensor, b_scales: Tensor, block: int, bias: Tensor | None,
@@ -62,9 +96,7 @@ def _(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     from planish_kernels.block_matmul.triton import block_matmul_triton
 
-    m, n = a_codes.shape[0], b_codes.shape[1]
-    out = torch.empty((m, n), dtype=a_codes.dtype, device=a_codes.device)
-    scales = torch.empty((-(-m // block), -(-n // block)), dtype=torch.float32, device=a_codes.device)
+    out, scales = _quantized_room(a_codes, b_codes, block)
     block_matmul_triton(a_codes, a_scales, b_codes, b_scales, block, bias, out, scales, stochastic, seed, offset)
     return out, scales
 

@@ -5,7 +5,7 @@
     kernel = load_kernel(source, "scale<float>", arch="sm_90a")
     kernel.launch((blocks,), (256,), tensor, 2.0, n)     # on torch's current stream
 
-``cuda.core`` is imported when something is first compiled or loaded.
+``cuda.core`` is imported when something is first compiled.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy
 import torch
 from torch import Tensor
 
+from planish_kernels.runtime import driver
 from planish_kernels.runtime.capability import cuda_capability, nvrtc_available, nvrtc_importable
 from planish_kernels.runtime.disk_cache import cache_dir, read_cached, write_cached
 
@@ -131,19 +133,15 @@ def _compile(source: str, kernels: tuple[str, ...], name: str, arch: str, option
 
 
 class CudaKernel:
-    """A kernel loaded into the current CUDA context."""
+    """A kernel loaded into the CUDA context that torch uses on its device."""
 
     def __init__(self, cubin: Cubin, name: str, device: torch.device) -> None:
         self.name = name
         self.device = device
-        self._core = _cuda_core()
         with torch.cuda.device(device):
             torch.cuda.current_stream().synchronize()  # creates torch's context, which the kernel is loaded into
-            self._core.Device(device.index).set_current()
-            # By its mangled symbol: releases of cuda.core differ in how they want a mapping of names.
-            code = self._core.ObjectCode.from_cubin(cubin.code)
-            self._kernel = code.get_kernel(cubin.symbols[name])
-        self._streams: dict[int, Any] = {}
+            self._function = driver.load_function(cubin.code, cubin.symbols[name])
+        self._shared_bytes = 0
 
     def launch(
         self,
@@ -151,33 +149,46 @@ class CudaKernel:
         block: Sequence[int],
         *args: Tensor | int | float | ctypes.Structure | Any,
         shared_bytes: int = 0,
-        cluster: Sequence[int] | None = None,
+        cluster: Sequence[int] = (1,),
     ) -> None:
         """Launch on torch's current stream of the kernel's device.
 
         Args:
-            grid, block: up to three sizes each.
-            args: tensors are passed as pointers; Python ints as 64-bit integers (``long long``), floats as ``double``;
-                for another width pass a NumPy or ctypes scalar, such as ``numpy.int32(n)``.
-            shared_bytes: dynamic shared memory. cluster: thread block cluster of Hopper.
+            grid: up to three sizes, in blocks.
+            block: up to three sizes, in threads.
+            args: tensors are passed as pointers; Python ints as 64-bit integers (``long long``), floats as ``double``,
+                None as a null pointer; for another width pass a NumPy or ctypes scalar, such as ``numpy.int32(n)``.
+                A ctypes structure is passed by value.
+            shared_bytes: dynamic shared memory.
+            cluster: up to three sizes, in blocks: a thread block cluster of Hopper.
+
+        Raises:
+            CudaDriverError: the driver refused the launch.
         """
-        handle = torch.cuda.current_stream(self.device).cuda_stream
-        stream = self._streams.get(handle)
-        if stream is None:
-            stream = self._streams[handle] = self._core.Stream.from_handle(handle)
-        extra: dict[str, Any] = {} if cluster is None else {"cluster": tuple(cluster)}
-        config = self._core.LaunchConfig(grid=tuple(grid), block=tuple(block), shmem_size=shared_bytes, **extra)
-        self._core.launch(stream, config, self._kernel, *(_argument(value) for value in args))
+        with torch.cuda.device(self.device):
+            if shared_bytes > self._shared_bytes:
+                driver.allow_shared_bytes(self._function, shared_bytes)
+                self._shared_bytes = shared_bytes
+            stream = torch.cuda.current_stream(self.device).cuda_stream
+            arguments = [_argument(value) for value in args]
+            driver.launch(self._function, grid, block, shared_bytes, stream, arguments, cluster)
 
 
 def _argument(value: Any) -> Any:
+    """A ctypes value of what the kernel takes."""
     if isinstance(value, Tensor):
-        return value.data_ptr()
+        return ctypes.c_void_p(value.data_ptr())
+    if value is None:
+        return ctypes.c_void_p(None)
     if isinstance(value, bool):
         return ctypes.c_bool(value)
     if isinstance(value, int):
         return ctypes.c_int64(value)
-    return ctypes.c_double(value) if isinstance(value, float) else value
+    if isinstance(value, float):
+        return ctypes.c_double(value)
+    if isinstance(value, numpy.generic):
+        return numpy.ctypeslib.as_ctypes_type(value.dtype)(value.item())  # type: ignore[arg-type]
+    return value
 
 
 def load_kernel(source: str, kernel: str, *, device: torch.device | None = None, **options: Any) -> CudaKernel:

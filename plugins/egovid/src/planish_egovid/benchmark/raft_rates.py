@@ -48,9 +48,9 @@ class RaftSizes:
     width: int = 960
     frames: int = 15
     updates: int = 20
-    pairs: tuple[int, ...] = (14, 28, 56, 112)
+    pairs: tuple[int, ...] = (14, 56)
     clips: int = 4
-    rounds: int = 5
+    rounds: int = 3
     compiled: bool = True
 
 
