@@ -9,6 +9,7 @@ from planish.benchmark import BenchmarkOptions, Measurement, Row, read_result
 from planish_jetfire.benchmark import jetfire_speed, matmul_rows, sparse_int8_ffn, speed_oracle
 from planish_kernels.benchmarks.block_matmul_tiles import SHARED_BYTES, candidates
 from planish_kernels.formats import BlockInt8
+from planish_kernels.matmul import row_int8_cpu
 
 needs_models = pytest.mark.skipif(find_spec("planish_lightning") is None, reason="it builds models by name")
 
@@ -91,22 +92,36 @@ def test_missed_targets_are_said_with_the_share_of_the_roofline() -> None:
 
 def test_the_sparse_network_is_right_and_its_oracle_sees_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(sparse_int8_ffn.failures("cpu")) == []
-    right = sparse_int8_ffn.sparse_product
-    monkeypatch.setattr(sparse_int8_ffn, "sparse_product", lambda *given: right(*given).flip(0))
-    assert len(list(sparse_int8_ffn.failures("cpu"))) == 4
+    right = row_int8_cpu.exact_sums
+    monkeypatch.setattr(row_int8_cpu, "exact_sums", lambda *codes: right(*codes).flip(0))
+    assert len(list(sparse_int8_ffn.failures("cpu"))) == 2 * 4
 
 
 def test_the_sparse_network_estimates_weight_gradients_without_bias() -> None:
     x, grad, weights = sparse_int8_ffn._inputs(64, 64, "cpu")
     exact, drawn = (
-        sparse_int8_ffn.FeedForward(weights, estimates=estimates, is_compiled=False).step(x, grad)
-        for estimates in (False, True)
+        sparse_int8_ffn.SparseStep(weights, kind, x, grad).step()
+        for kind in ("dense weight gradient", "estimated weight gradient")
     )
     for dense, sparse in zip(exact[:2], drawn[:2], strict=True):
         assert torch.equal(dense, sparse)
     for dense, sparse in zip(exact[2:], drawn[2:], strict=True):
         cosine = torch.nn.functional.cosine_similarity(dense.float().flatten(), sparse.float().flatten(), 0)
         assert 0.5 < cosine < 0.99, "drawn, and of the same direction"
+
+
+def test_the_sparse_network_compiles_whole() -> None:
+    x, grad, weights = sparse_int8_ffn._inputs(64, 64, "cpu")
+    for kind in sparse_int8_ffn.WEIGHT_GRADIENTS:
+        torch._dynamo.reset()
+        step = sparse_int8_ffn.SparseStep(weights, kind, x, grad)
+        eager = step.step()
+        step.run = torch.compile(step.net, fullgraph=True, backend="aot_eager")
+        for state in (module for module in step.net.modules() if hasattr(module, "draws")):
+            state.draws.zero_()
+        compiled = step.step()
+        for ours, theirs in zip(compiled[:2], eager[:2], strict=True):
+            torch.testing.assert_close(ours, theirs)
 
 
 def test_turned_operands_give_the_same_product() -> None:
