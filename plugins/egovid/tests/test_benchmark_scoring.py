@@ -59,6 +59,15 @@ def test_memory_curve(monkeypatch):
         assert row.ours.median > 20
 
 
+def test_no_two_clips_of_an_engine_share_a_file(tmp_path):
+    clips = walk_clips(tmp_path, 2, width=64, height=48, frames=4)
+    many = scoring.many_files(clips, 5)
+    assert len({clip.path for clip in many}) == len({clip.id for clip in many}) == 5
+    here = {row.clip_id: row.clarity_proxy for row in Clarity().score(many)}
+    assert len(set(here.values())) == 2
+    assert here["clip0000"] == here["clip0004"]
+
+
 class _Packs(FilterEngine):
     """Gives rows in packs of two, the first after a while, and takes a while to end."""
 

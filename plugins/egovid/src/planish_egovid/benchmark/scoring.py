@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -53,7 +54,7 @@ class Sizes:
         height: Of their pictures, in pixels.
         frames: Of each.
         rounds: Samples of each axis and peer.
-        engine_clips: Clips that an engine gets, the different ones over and over.
+        engine_clips: Clips that an engine gets, the different ones over and over, each in a file of its own.
         left_out: Clips at the beginning of an engine's run that do not count: a default pack of Ray's for each worker.
         engine_rounds: Runs of each engine.
     """
@@ -89,7 +90,7 @@ def bench(options: BenchmarkOptions) -> BenchmarkResult:
         _say(f"writing {sizes.clips} clips of {sizes.frames} frames, {sizes.width} x {sizes.height}")
         clips = walk_clips(Path(folder), sizes.clips, width=sizes.width, height=sizes.height, frames=sizes.frames)
         rows += _rates(clips, sizes, notes)
-        faults = list(_engines(clips, sizes, rows, notes))
+        faults = list(_engines(many_files(clips, sizes.engine_clips), sizes, rows, notes))
     notes += [f"{fault}" for fault in faults]
     notes.append(
         "Published for one GPU, not named: "
@@ -141,7 +142,6 @@ def _data_juicer(stack: ExitStack, notes: list[str]) -> dict[str, DataJuicerMoti
 def _engines(clips: Sequence[Clip], sizes: Sizes, rows: list[Row], notes: list[str]) -> Iterator[str]:
     """Two processes beside one, Ray beside processes. Yields what is wrong with their rows."""
     data_filter = EgoVid(axes=SETS["motion, consistency, clarity"])
-    many = [replace(clips[i % len(clips)], id=f"clip{i:04d}") for i in range(sizes.engine_clips)]
     engines: dict[str, Any] = {ONE: LocalEngine(workers=1), TWO: LocalEngine(workers=2)}
     pairs = [(TWO, ONE, 1.85)]
     try:
@@ -153,7 +153,7 @@ def _engines(clips: Sequence[Clip], sizes: Sizes, rows: list[Row], notes: list[s
     runs: dict[str, list[EngineRun]] = {name: [] for name in engines}
     for turn in range(sizes.engine_rounds):
         for name, engine in engines.items():
-            runs[name].append(steady_run(engine, data_filter, many, sizes.left_out))
+            runs[name].append(steady_run(engine, data_filter, clips, sizes.left_out))
             _say(f"round {turn + 1}: {name}: {runs[name][-1].rate:.3g} clips/s")
     measured = {name: Measurement.of([run.rate for run in some]) for name, some in runs.items()}
     scored = {name: [{row.clip_id: row for row in run.rows} for run in some] for name, some in runs.items()}
@@ -181,6 +181,20 @@ def _engines(clips: Sequence[Clip], sizes: Sizes, rows: list[Row], notes: list[s
                 target=target,
             )
         )
+
+
+def many_files(clips: Sequence[Clip], count: int) -> list[Clip]:
+    """Return these clips over and over until there are ``count``, each in a file of its own.
+
+    Clips of one file are decoded together: two of them in one pack would cost less than two that come apart.
+    """
+    made = []
+    for number in range(count):
+        clip = clips[number % len(clips)]
+        path = Path(clip.path).with_stem(f"clip{number:04d}")
+        os.link(clip.path, path)
+        made.append(replace(clip, id=path.stem, path=str(path)))
+    return made
 
 
 def _each(clips: Sequence[Clip], work: Callable[[Clip], Any]) -> Callable[[], Any]:
