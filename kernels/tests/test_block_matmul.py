@@ -147,8 +147,8 @@ def test_opcheck():
 def test_products_at_size(kind, block, layout, impl, gpu):
     needs(impl)
     m, k, n = (1025, 2047, 3001) if impl == "triton" else (1025, 2064, 3001)
-    a = operand(kind, m, k, block, 1, gpu, layout[0], torch.bfloat16)
-    b = operand(kind, k, n, block, 2, gpu, layout[1], torch.bfloat16)
+    a = operand(kind, m, k, block, 1, gpu, layout[0])
+    b = operand(kind, k, n, block, 2, gpu, layout[1])
     bias = torch.randn(n, device=gpu)
     for out_dtype, rounded in ((torch.float32, 0.0), (torch.bfloat16, 2**-9), (torch.float16, 2**-12)):
         found = block_matmul(a, b, bias, out_dtype=out_dtype, impl=impl).double()
@@ -157,17 +157,18 @@ def test_products_at_size(kind, block, layout, impl, gpu):
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("ordered", [False, True])
 @pytest.mark.parametrize("groups", [2, 3])
 @pytest.mark.parametrize("block", [32, 64, 128])
 @pytest.mark.parametrize("kind", [BlockInt8, BlockFloat8])
-def test_every_variant_for_hopper(kind, block, groups, gpu):
+def test_every_variant_for_hopper(kind, block, groups, ordered, gpu):
     needs("cuda")
     for m, k, n in ((1, 16, 8), (129, 144, 257), (1000, 1040, 776)):
         a, b = operand(kind, m, k, block, m, gpu), operand(kind, k, n, block, n, gpu, True)
         out = torch.full((m, n), torch.nan, device=gpu)
         unused = torch.zeros((), dtype=torch.int64, device=gpu)
         (a_codes, a_scales, _), (b_codes, b_scales, _) = parts(a), parts(b)
-        variant = Variant(groups, 6 if groups == 2 else 5)
+        variant = Variant(groups, 6 if groups == 2 else 5, ordered)
         block_matmul_hopper(
             a_codes, a_scales, b_codes, b_scales, block, None, out, None, False, unused, unused, variant
         )

@@ -30,7 +30,7 @@ def test_every_section_runs_on_a_cpu(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert {row.case for row in saved} == {
         f"block/{family}/h128/tokens128/{preset}"
         for family in ("llama", "gpt2")
-        for preset in ("hopper", "hopper, float8", "paper")
+        for preset in ("float8 of 128", "int8 of 128", "int8 of 32")
     }
     for row in saved:
         assert row.gain is not None

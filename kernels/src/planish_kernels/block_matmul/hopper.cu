@@ -57,6 +57,10 @@ __device__ void fetch(u32 to, const TensorMap* map, int x, int y, u32 barrier) {
         "l"(map), "r"(x), "r"(y), "r"(barrier) : "memory");
 }
 
+// Turns of warpgroups: each waits at its own barrier, where the one before it arrives.
+__device__ void take_turn(int group) { asm volatile("bar.sync %0, 256;" ::"r"(2 + group) : "memory"); }
+__device__ void give_turn(int group) { asm volatile("bar.arrive %0, 256;" ::"r"(2 + group) : "memory"); }
+
 // ---- wgmma ---------------------------------------------------------------------------------------------------------
 
 // Rows of 128 bytes, swizzled: groups of eight rows lie 1024 bytes apart.
@@ -325,8 +329,9 @@ __device__ float factor_of(int entry, const float* a_scales, const float* b_scal
 
 enum Sum { CONVERTED, PREFIXES, FUSED };
 
-// GROUPS: warpgroups that multiply, 64 rows each. STAGES of shared memory.
-template <int BLOCK, int GROUPS, int STAGES, bool INT8, int SUM, int OUT, bool STOCHASTIC>
+// GROUPS: warpgroups that multiply, 64 rows each. STAGES of shared memory. ORDERED: they issue their wgmma in turns.
+// Otherwise all would wait for a stage together, multiply together, and leave the tensor cores idle while they add.
+template <int BLOCK, int GROUPS, int STAGES, bool ORDERED, bool INT8, int SUM, int OUT, bool STOCHASTIC>
 __global__ __launch_bounds__(128 * (GROUPS + 1), 1) void block_matmul(
     const __grid_constant__ TensorMap a_map, const __grid_constant__ TensorMap b_map, const float* __restrict__ a_scales,
     const float* __restrict__ b_scales, const float* __restrict__ bias, void* __restrict__ out,
@@ -397,6 +402,7 @@ __global__ __launch_bounds__(128 * (GROUPS + 1), 1) void block_matmul(
     } else {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(GROUPS == 3 ? 152 : 232));
         u32 stage = 0, parity = 0;
+        if (ORDERED && group == GROUPS - 1) give_turn(0);
         for (int tile = blockIdx.x; tile < tiles.count; tile += gridDim.x) {
             int tile_row, tile_col;
             tiles.place(tile, tile_row, tile_col);
@@ -415,6 +421,7 @@ __global__ __launch_bounds__(128 * (GROUPS + 1), 1) void block_matmul(
                 barrier_wait(full + 8 * stage, parity);
 #pragma unroll
                 for (int inner = 0; inner < PER; ++inner) {
+                    if (ORDERED) take_turn(group);
                     wgmma_fence();
 #pragma unroll
                     for (int part = 0; part < BLOCK / 32; ++part) {
@@ -422,6 +429,7 @@ __global__ __launch_bounds__(128 * (GROUPS + 1), 1) void block_matmul(
                         multiply(sums, a + at, b + at, PREFIX || part > 0);
                     }
                     wgmma_commit();
+                    if (ORDERED) give_turn(group + 1 < GROUPS ? group + 1 : 0);
                     float factor[ACROSS];
 #pragma unroll
                     for (int part = 0; part < ACROSS; ++part) factor[part] = scaled_by[inner * ACROSS + part];

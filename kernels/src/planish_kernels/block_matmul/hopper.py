@@ -17,6 +17,9 @@ from planish_kernels.runtime.nvrtc import CudaKernel, load_kernel
 from planish_kernels.runtime.support import YES, Support, no
 
 STAGE = COLUMNS = 128
+ORDERED = True
+_RATES = {2: 0.93, 3: 1.0}
+"""How fast tiles of so many warpgroups are, where all processors have one."""
 _ALIGNMENT = 16
 _OUT = {torch.float32: "FLOAT32", torch.bfloat16: "BFLOAT16", torch.float16: "FLOAT16"}
 _MAPS_KEPT = 4096
@@ -29,11 +32,13 @@ class Variant:
     Attributes:
         groups: warpgroups that multiply; a tile has 64 rows for each.
         stages: of the pipeline through shared memory, 128 codes of the inner dimension each.
+        ordered: whether the warpgroups issue their products in turns.
         sum: how INT8 products become floats; see the head of ``hopper.cu``.
     """
 
     groups: int
     stages: int
+    ordered: bool = ORDERED
     sum: str = "CONVERTED"
 
     @property
@@ -98,7 +103,7 @@ def _along_inner(codes: Tensor) -> Tensor:
 @functools.cache
 def _kernel(block: int, variant: Variant, is_int8: bool, out: str, stochastic: bool, index: int) -> CudaKernel:
     source = files("planish_kernels.block_matmul").joinpath("hopper.cu").read_text()
-    values = (block, variant.groups, variant.stages, is_int8, variant.sum, out, stochastic)
+    values = (block, variant.groups, variant.stages, variant.ordered, is_int8, variant.sum, out, stochastic)
     name = (
         f"block_matmul<{', '.join(str(value).lower() if isinstance(value, bool) else str(value) for value in values)}>"
     )
@@ -124,11 +129,26 @@ def _processors(index: int) -> int:
     return torch.cuda.get_device_properties(index).multi_processor_count
 
 
-def default_variant(block: int, is_int8: bool, quantizes: bool) -> Variant:
-    """The fastest variant of those tried on an H200 whose tiles hold whole blocks."""
-    if block == 32 or (quantizes and block == 128):
-        return Variant(2, 6)
-    return Variant(3, 5)
+_STAGES = {2: 6, 3: 5}
+
+
+def default_variant(block: int, quantizes: bool, m: int, n: int, processors: int) -> Variant:
+    """The variant that should be fastest for an output ``[m, n]``: its tiles hold whole blocks, and few are left over.
+
+    Args:
+        block: side of a block.
+        quantizes: whether the output is quantized, for which a tile must hold whole blocks.
+        m, n: the output's shape.
+        processors: of the GPU; each works on one tile at a time.
+    """
+
+    def rate(groups: int) -> float:
+        tiles = -(-m // (64 * groups)) * -(-n // COLUMNS)
+        return _RATES[groups] * m * n / (-(-tiles // processors) * processors * 64 * groups * COLUMNS)
+
+    fitting = [groups for groups in _STAGES if not quantizes or 64 * groups % block == 0]
+    groups = max(fitting, key=rate)
+    return Variant(groups, _STAGES[groups])
 
 
 def block_matmul_hopper(
@@ -152,10 +172,11 @@ def block_matmul_hopper(
     (m, k), n = a_codes.shape, b_codes.shape[1]
     is_int8 = a_codes.dtype is torch.int8
     quantizes = out_scales is not None
-    variant = default_variant(block, is_int8, quantizes) if variant is None else variant
     with torch.cuda.device(a_codes.device):
         a, b = _along_inner(a_codes), _along_inner(b_codes.t())
         index = a.device.index
+        if variant is None:
+            variant = default_variant(block, quantizes, m, n, _processors(index))
         kernel = _kernel(
             block, variant, is_int8, "CODES" if quantizes else _OUT[out.dtype], stochastic and quantizes, index
         )

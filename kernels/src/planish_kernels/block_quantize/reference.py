@@ -21,7 +21,9 @@ def block_scales(largest_magnitude: Tensor, code_dtype: torch.dtype) -> Tensor:
     Rounding up by less than 2^-16 keeps every code within bounds, and lets the largest one still round to its bound,
     so that quantizing a decoded matrix again gives the same codes and scales.
     """
-    quotient = (largest_magnitude / LARGEST[code_dtype]).clamp_min(SMALLEST_SCALE)
+    # By a tensor: on a GPU torch multiplies by the reciprocal of a number, which is another quotient.
+    divisor = torch.full_like(largest_magnitude, LARGEST[code_dtype])
+    quotient = (largest_magnitude / divisor).clamp_min(SMALLEST_SCALE)
     rounded = ((quotient.view(torch.int32) + DROPPED_BITS) & ~DROPPED_BITS).view(torch.float32)
     return torch.where(largest_magnitude.isfinite(), rounded, torch.nan)
 

@@ -51,7 +51,7 @@ class RaftSizes:
     pairs: tuple[int, ...] = (14, 56)
     clips: int = 4
     rounds: int = 3
-    compiled: bool = True
+    compiled: bool = False
 
 
 QUICK = RaftSizes(72, 96, 4, 2, (3, 6), 2, 2, compiled=False)

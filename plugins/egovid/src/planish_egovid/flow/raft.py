@@ -168,7 +168,9 @@ class RaftFlow:
         # Coordinates stay float32: in bfloat16 a position beyond 256 is no longer right to a pixel.
         at = grid
         for _ in range(self.updates):
-            correlation = self.model.corr_block.index_pyramid(centroids_coords=at)
+            # cuDNN's sampler takes no more than some 65 000 images, and here each pixel's correlations are one.
+            with torch.backends.cudnn.flags(enabled=False):
+                correlation = self.model.corr_block.index_pyramid(centroids_coords=at)
             with self._autocast():
                 hidden, step = self.model.update_block(hidden, context, correlation, at - grid)
             at = at + step.float()

@@ -156,12 +156,12 @@ def run(
         sections.append(("matmul", functools.partial(tile_rows, device, notes)))
     sections += [("matmul", functools.partial(matmul_rows, *shape, **noted)) for shape in settings.matmuls]
     sections.append(("matmul", functools.partial(layout_rows, *settings.layouts, **common)))
+    sections.append(("sparse", functools.partial(ffn_rows, settings.sparse_width, settings.sparse_tokens, **noted)))
     sections += [
         ("block", functools.partial(block_rows, family, width, settings.tokens, settings.length, **noted))
         for width in settings.widths
         for family in settings.families
     ]
-    sections.append(("sparse", functools.partial(ffn_rows, settings.sparse_width, settings.sparse_tokens, **noted)))
     sections.append(("operators", functools.partial(operator_rows, settings, device, notes)))
     rows: list[Row] = []
     if path is not None and path.exists():
