@@ -18,6 +18,9 @@ from planish_kernels.block_matmul import triton as matmul
 from planish_kernels.block_norm import triton as norm
 from planish_kernels.block_quantize import triton as quantize
 from planish_kernels.block_quantize.tile import tile_warps
+from planish_kernels.row_pack24 import triton as row_pack24
+from planish_kernels.row_quantize import triton as row_quantize
+from planish_kernels.row_rescale import triton as row_rescale
 from triton import compile as compile_kernel
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
@@ -54,6 +57,28 @@ def kernels(code: str, block: int) -> dict[str, tuple[Any, dict[str, Any], int]]
     }
 
 
+def row_kernels() -> dict[str, tuple[Any, dict[str, Any], int]]:
+    """Kernels of INT8 rows: kernel, constants and warps by name."""
+    drawn = {"ROWS": 1, "STOCHASTIC": True}
+    tile = {"BY_COLS": True, "ROWS": row_pack24._ROWS, "COLS": row_pack24._COLS}
+    return {
+        "rows quantized": (row_quantize._quantize_kernel, {**drawn, "COLS": 4096, "IS_WHOLE": True}, 4),
+        "long rows quantized": (row_quantize._quantize_kernel, {**drawn, "COLS": 8192, "IS_WHOLE": False}, 8),
+        "rows rescaled": (row_rescale._rescale_kernel, {"ROWS": 4, "COLS": 1024}, 4),
+        "largest of rows and columns": (row_pack24._largest_kernel, tile, 4),
+        "rows packed 2:4": (row_pack24._pack_kernel, tile, 4),
+    }
+
+
+ROW_TYPES = {
+    "codes": "*i8", "scales": "*fp32", "row_scales": "*fp32", "col_scales": "*fp32", "dense": "*bf16",
+    "product": "*bf16", "out": "*bf16", "weight": "*fp32", "bits": "*u8", "row_largest": "*i32", "col_largest": "*i32",
+    "row_values": "*i16", "col_values": "*i16", "row_metadata": "*i64", "col_metadata": "*i64", "seed": "*i64",
+    "offset": "*i64",
+}  # fmt: skip
+"""Types of what the kernels of INT8 rows take, as in a training step."""
+
+
 def compiled(kernel: Any, constants: dict[str, Any], warps: int, code: str) -> dict[str, int]:
     """What became of one kernel: tensor core instructions and lines of its PTX, bytes of machine code."""
     signature: dict[str, str] = {}
@@ -63,7 +88,9 @@ def compiled(kernel: Any, constants: dict[str, Any], warps: int, code: str) -> d
         if name in constants or name in ONE:
             signature[name], values[(place,)] = "constexpr", constants.get(name, 1)
             continue
-        if "codes" in name or (name == "out" and constants["QUANTIZES"]):
+        if "row_" in kernel.fn.__module__:
+            signature[name] = ROW_TYPES.get(name, "i32")
+        elif "codes" in name or (name == "out" and constants["QUANTIZES"]):
             signature[name] = "*i8" if kernel is dropout._dropout_kernel else BYTES[code]
         elif name in RANDOM:
             signature[name] = "*i64"
@@ -88,17 +115,19 @@ def compiled(kernel: Any, constants: dict[str, Any], warps: int, code: str) -> d
 def main() -> None:
     """Compile everything; a kernel that does not compile is reported with the compiler's words."""
     outcome: dict[str, Any] = {}
+    wanted = {name: (*what, "int8") for name, what in row_kernels().items()}
     for code, block in (("int8", 32), ("float8", 128)):
-        for name, (kernel, constants, warps) in kernels(code, block).items():
-            try:
-                outcome[f"{name}, {code}, block {block}"] = compiled(kernel, constants, warps, code)
-            except Exception as error:
-                causes = []
-                cause: BaseException | None = error
-                while cause is not None:
-                    causes.append(f"{type(cause).__name__}: {cause}")
-                    cause = cause.__cause__
-                outcome[f"{name}, {code}, block {block}"] = causes[-1]
+        wanted |= {f"{name}, {code}, block {block}": (*what, code) for name, what in kernels(code, block).items()}
+    for name, what in wanted.items():
+        try:
+            outcome[name] = compiled(*what)
+        except Exception as error:
+            causes = []
+            cause: BaseException | None = error
+            while cause is not None:
+                causes.append(f"{type(cause).__name__}: {cause}")
+                cause = cause.__cause__
+            outcome[name] = causes[-1]
     json.dump(outcome, sys.stdout)
 
 
