@@ -5,10 +5,21 @@ from itertools import product
 import pytest
 import torch
 from planish_kernels.block_matmul import block_matmul, block_matmul_quantized
-from planish_kernels.block_matmul.hopper import Variant, block_matmul_hopper, hopper_available
+from planish_kernels.block_matmul.hopper import (
+    WRITTEN,
+    Variant,
+    block_matmul_hopper,
+    default_variant,
+    hopper_source,
+    kernel_name,
+)
+from planish_kernels.block_matmul.hopper_support import hopper_available
 from planish_kernels.block_matmul.op import parts
+from planish_kernels.block_matmul.self_test import product_error
 from planish_kernels.formats import BlockFloat8, BlockInt8, Sparse24
 from planish_kernels.matmul import matmul
+from planish_kernels.runtime.capability import nvrtc_importable
+from planish_kernels.runtime.nvrtc import compile_cubin
 from planish_kernels.runtime.op import KernelUnavailable
 
 SHAPES = [(64, 64, 64), (33, 100, 65), (1, 129, 7), (130, 32, 200)]
@@ -139,6 +150,31 @@ def test_opcheck():
     torch.library.opcheck(torch.ops.planish.block_matmul_quantized, (*given, True, zero, zero, "auto"))
 
 
+@pytest.mark.skipif(not nvrtc_importable(), reason=f"NVRTC: {nvrtc_importable().reason}")
+def test_the_kernel_for_hopper_compiles(tmp_path, monkeypatch):
+    monkeypatch.setenv("PLANISH_CACHE_DIR", str(tmp_path))
+    names = [
+        kernel_name(block, Variant(groups, stages), is_int8, out, out == "CODES")
+        for block, (groups, stages), is_int8, out in product(
+            (32, 64, 128), ((2, 6), (3, 5)), (False, True), (*WRITTEN.values(), "CODES")
+        )
+        if out != "CODES" or 64 * groups % block == 0
+    ]
+    cubin = compile_cubin(hopper_source(), names, arch="sm_90a", name="hopper.cu")
+    assert len(set(cubin.symbols.values())) == len(names)
+
+
+@pytest.mark.parametrize(("shape", "block", "quantizes", "groups"), [
+    ((8192, 8192), 128, False, 3),  # 2752 tiles of 192 rows: 21 times 132, less 20
+    ((4096, 4096), 128, False, 3),
+    ((2048, 1024), 128, False, 2),  # 88 tiles of 192 rows or 128 of 128: smaller ones are done sooner
+    ((8192, 8192), 128, True, 2),  # a tile of 192 rows holds one block and a half
+    ((8192, 8192), 64, True, 3),
+])  # fmt: skip
+def test_tiles_for_hopper(shape, block, quantizes, groups):
+    assert default_variant(block, quantizes, *shape, 132).groups == groups
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("kind", [BlockInt8, BlockFloat8])
 @pytest.mark.parametrize("block", [32, 64, 128])
@@ -157,18 +193,18 @@ def test_products_at_size(kind, block, layout, impl, gpu):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("ordered", [False, True])
 @pytest.mark.parametrize("groups", [2, 3])
 @pytest.mark.parametrize("block", [32, 64, 128])
 @pytest.mark.parametrize("kind", [BlockInt8, BlockFloat8])
-def test_every_variant_for_hopper(kind, block, groups, ordered, gpu):
+def test_every_variant_for_hopper(kind, block, groups, gpu):
     needs("cuda")
-    for m, k, n in ((1, 16, 8), (129, 144, 257), (1000, 1040, 776)):
+    # The last has several tiles for each processor.
+    for m, k, n in ((1, 16, 8), (129, 144, 257), (1000, 1040, 776), (3000, 1040, 7000)):
         a, b = operand(kind, m, k, block, m, gpu), operand(kind, k, n, block, n, gpu, True)
         out = torch.full((m, n), torch.nan, device=gpu)
         unused = torch.zeros((), dtype=torch.int64, device=gpu)
         (a_codes, a_scales, _), (b_codes, b_scales, _) = parts(a), parts(b)
-        variant = Variant(groups, 6 if groups == 2 else 5, ordered)
+        variant = Variant(groups, 6 if groups == 2 else 5)
         block_matmul_hopper(
             a_codes, a_scales, b_codes, b_scales, block, None, out, None, False, unused, unused, variant
         )
@@ -193,6 +229,14 @@ def test_codes_for_hopper_are_those_of_the_reference(kind, block, rounding, gpu)
         assert differs < (1e-2 if kind is BlockInt8 else 5e-2), differs
         step = 1 if kind is BlockInt8 else 32  # of codes: float8 is up to 32 apart near 448
         assert (found.codes.float() - slow.codes.float()).abs().max() <= step
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("block", [32, 64, 128])
+@pytest.mark.parametrize("kind", [BlockInt8, BlockFloat8])
+def test_hopper_proves_itself(kind, block, gpu):
+    needs("cuda")
+    assert product_error(kind.code_dtype, block, gpu) < tolerance(kind, gpu)
 
 
 @pytest.mark.gpu

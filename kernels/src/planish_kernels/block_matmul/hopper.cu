@@ -1,18 +1,9 @@
 // Products of block-scaled 8-bit matrices on Hopper: a [m, k] times b [n, k] transposed, both row-major.
 //
-// One warp feeds shared memory through TMA, stages of 128 codes along k; each other warpgroup multiplies 64 rows by 128
-// columns with wgmma and adds its products, scaled, to float sums that stay in registers. Warpgroups take turns: while
-// one scales and adds, another's wgmma runs. Two blocks of a cluster share the rows of a, half of which each fetches.
-//
-// INT8. Sums of a stage begin at the bits of 1.5 * 2^23, so that they *are* floats, off by that number: no conversion
-// (a quarter as fast as an addition). They run through the stage without a reset: with P_j the product of inner block
-// j, S_j = P_1 + .. + P_j and s_j its scale,
-//     sum_j s_j P_j = sum_j S_j (s_j - s_(j+1)),  s_(last+1) = 0.
-// |S_j| <= 128 * 127^2 < 2^22, which is exact. EXACT subtracts the 1.5 * 2^23 from each S_j (exact), at two operations
-// an element and block. Otherwise the sums are multiplied as they are, and 1.5 * 2^23 s_1 is taken off once a stage: one
-// operation, and a rounding of up to 0.75 s_j for each block.
-//
-// float8. Sums begin at zero in each inner block, scaled and added to the float sums after it.
+// One warp feeds shared memory through TMA, stages of 128 codes along k; three more put the products of the scales of a
+// stage beside its codes. Each other warpgroup multiplies 64 rows by 128 columns of an inner block with wgmma, and adds
+// the sums, times their scale, to float sums that stay in registers, while the wgmma of other warpgroups runs. INT8 sums
+// are exact: they are converted, which costs an instruction of the integer pipe beside the multiply-add of the other.
 
 typedef unsigned int u32;
 typedef unsigned long long u64;
@@ -23,8 +14,7 @@ struct alignas(64) TensorMap { unsigned char bytes[128]; };
 constexpr int STAGE = 128;     // codes along k in a stage: rows of 128 bytes, as wide as the swizzle
 constexpr int COLUMNS = 128;   // of a tile
 constexpr int GROUP = 8;       // tiles of rows that share columns in the L2
-constexpr float MAGIC = 12582912.f;
-constexpr int MAGIC_BITS = 0x4B400000;
+constexpr float MAGIC = 12582912.f;  // beyond 1.5 * 2^23 a float has no fraction
 constexpr float SMALLEST_SCALE = 7.52316384526264e-37f;
 
 enum Out { FLOAT32, BFLOAT16, FLOAT16, CODES };
@@ -56,10 +46,6 @@ __device__ void fetch(u32 to, const TensorMap* map, int x, int y, u32 barrier) {
         "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(to),
         "l"(map), "r"(x), "r"(y), "r"(barrier) : "memory");
 }
-
-// Turns of warpgroups: each waits at its own barrier, where the one before it arrives.
-__device__ void take_turn(int group) { asm volatile("bar.sync %0, 256;" ::"r"(2 + group) : "memory"); }
-__device__ void give_turn(int group) { asm volatile("bar.arrive %0, 256;" ::"r"(2 + group) : "memory"); }
 
 // ---- wgmma ---------------------------------------------------------------------------------------------------------
 
@@ -312,26 +298,20 @@ template <int BLOCK, int GROUPS> struct Factors {
     static constexpr int DOWN = 64 * GROUPS / ROWS_EACH, COUNT = DOWN * PER * ACROSS;
 };
 
-// What the sums of an inner block are multiplied by; without PREFIX its scale, and with it less the next block's.
-template <int BLOCK, int GROUPS, bool PREFIX>
+// The scale of the sums of an inner block; zero outside the matrices.
+template <int BLOCK, int GROUPS>
 __device__ float factor_of(int entry, const float* a_scales, const float* b_scales, const Work& work, int row, int col,
                            int first, int inner_blocks) {
     typedef Factors<BLOCK, GROUPS> F;
-    int part = entry % F::ACROSS, inner = entry / F::ACROSS % F::PER, down = entry / F::ACROSS / F::PER;
-    const float* a = a_scales + (i64)((row + down * F::ROWS_EACH) / BLOCK) * work.a_scale_rows;
-    const float* b = b_scales + (i64)(col / BLOCK + part) * work.b_scale_rows;
-    if (row + down * F::ROWS_EACH >= work.m || col + part * BLOCK >= work.n) return 0.f;
-    int block = first + inner;
-    float own = block < inner_blocks ? __ldg(a + block * work.a_scale_cols) * __ldg(b + block * work.b_scale_cols) : 0.f;
-    if (!PREFIX || inner == F::PER - 1 || block + 1 >= inner_blocks) return own;
-    return own - __ldg(a + (block + 1) * work.a_scale_cols) * __ldg(b + (block + 1) * work.b_scale_cols);
+    int part = entry % F::ACROSS, block = first + entry / F::ACROSS % F::PER, down = entry / F::ACROSS / F::PER;
+    row += down * F::ROWS_EACH, col += part * BLOCK;
+    if (row >= work.m || col >= work.n || block >= inner_blocks) return 0.f;
+    return __ldg(a_scales + (i64)(row / BLOCK) * work.a_scale_rows + block * work.a_scale_cols) *
+           __ldg(b_scales + (i64)(col / BLOCK) * work.b_scale_rows + block * work.b_scale_cols);
 }
 
-enum Sum { CONVERTED, PREFIXES, FUSED };
-
-// GROUPS: warpgroups that multiply, 64 rows each. STAGES of shared memory. ORDERED: they issue their wgmma in turns.
-// Otherwise all would wait for a stage together, multiply together, and leave the tensor cores idle while they add.
-template <int BLOCK, int GROUPS, int STAGES, bool ORDERED, bool INT8, int SUM, int OUT, bool STOCHASTIC>
+// GROUPS: warpgroups that multiply, 64 rows each. STAGES of shared memory.
+template <int BLOCK, int GROUPS, int STAGES, bool INT8, int OUT, bool STOCHASTIC>
 __global__ __launch_bounds__(128 * (GROUPS + 1), 1) void block_matmul(
     const __grid_constant__ TensorMap a_map, const __grid_constant__ TensorMap b_map, const float* __restrict__ a_scales,
     const float* __restrict__ b_scales, const float* __restrict__ bias, void* __restrict__ out,
@@ -340,7 +320,6 @@ __global__ __launch_bounds__(128 * (GROUPS + 1), 1) void block_matmul(
     typedef Factors<BLOCK, GROUPS> F;
     constexpr int ROWS = 64 * GROUPS, PER = F::PER, ACROSS = F::ACROSS;
     constexpr u32 A_BYTES = ROWS * STAGE, B_BYTES = COLUMNS * STAGE, STAGE_BYTES = A_BYTES + B_BYTES;
-    constexpr bool PREFIX = INT8 && SUM != CONVERTED;
     extern __shared__ unsigned char memory[];
     u32 base = (shared_address(memory) + 1023) & ~1023u;
     __shared__ alignas(8) u64 barriers[2 * STAGES];
@@ -351,7 +330,7 @@ __global__ __launch_bounds__(128 * (GROUPS + 1), 1) void block_matmul(
     if (threadIdx.x == 0) {
         for (int s = 0; s < STAGES; ++s) {
             barrier_init(full + 8 * s, 2);  // codes and factors
-            barrier_init(empty + 8 * s, GROUPS);
+            barrier_init(empty + 8 * s, 4 * GROUPS);
         }
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
@@ -384,9 +363,8 @@ __global__ __launch_bounds__(128 * (GROUPS + 1), 1) void block_matmul(
 #pragma unroll
                     for (int i = 0; i < EACH; ++i) {
                         int entry = lane + 32 * i;
-                        mine[i] = entry < F::COUNT ? factor_of<BLOCK, GROUPS, PREFIX>(entry, a_scales, b_scales, work, row,
-                                                                                      col, s * PER, inner_blocks)
-                                                   : 0.f;
+                        if (entry < F::COUNT)
+                            mine[i] = factor_of<BLOCK, GROUPS>(entry, a_scales, b_scales, work, row, col, s * PER, inner_blocks);
                     }
                     barrier_wait(empty + 8 * stage, parity);
 #pragma unroll
@@ -402,7 +380,6 @@ __global__ __launch_bounds__(128 * (GROUPS + 1), 1) void block_matmul(
     } else {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(GROUPS == 3 ? 152 : 232));
         u32 stage = 0, parity = 0;
-        if (ORDERED && group == GROUPS - 1) give_turn(0);
         for (int tile = blockIdx.x; tile < tiles.count; tile += gridDim.x) {
             int tile_row, tile_col;
             tiles.place(tile, tile_row, tile_col);
@@ -411,53 +388,29 @@ __global__ __launch_bounds__(128 * (GROUPS + 1), 1) void block_matmul(
             for (int i = 0; i < 64; ++i) total[i] = 0.f;
             for (int s = 0; s < stages; ++s) {
                 typename Sums<INT8>::type sums[64];
-                if constexpr (PREFIX) {
-#pragma unroll
-                    for (int i = 0; i < 64; ++i) sums[i] = MAGIC_BITS;
-                }
                 u32 here = base + stage * STAGE_BYTES;
                 u64 a = descriptor(here + group * 64 * STAGE), b = descriptor(here + A_BYTES);
                 const float* scaled_by = &factors[stage][(BLOCK < 64 ? warp * 16 / BLOCK : group) * PER * ACROSS];
                 barrier_wait(full + 8 * stage, parity);
 #pragma unroll
                 for (int inner = 0; inner < PER; ++inner) {
-                    if (ORDERED) take_turn(group);
                     wgmma_fence();
 #pragma unroll
                     for (int part = 0; part < BLOCK / 32; ++part) {
                         int at = 2 * (inner * (BLOCK / 32) + part);  // 32 bytes, in units of 16
-                        multiply(sums, a + at, b + at, PREFIX || part > 0);
+                        multiply(sums, a + at, b + at, part > 0);
                     }
                     wgmma_commit();
-                    if (ORDERED) give_turn(group + 1 < GROUPS ? group + 1 : 0);
                     float factor[ACROSS];
 #pragma unroll
                     for (int part = 0; part < ACROSS; ++part) factor[part] = scaled_by[inner * ACROSS + part];
-                    if (SUM == FUSED && PREFIX && inner == 0) {
-                        float first[ACROSS];
-#pragma unroll
-                        for (int part = 0; part < ACROSS; ++part) {
-                            first[part] = 0.f;
-#pragma unroll
-                            for (int j = PER - 1; j >= 0; --j) first[part] += scaled_by[j * ACROSS + part];
-                        }
-#pragma unroll
-                        for (int i = 0; i < 64; ++i) total[i] = __fmaf_rn(-MAGIC, first[8 * (i / 4) / BLOCK], total[i]);
-                    }
                     wgmma_wait();
                     settle(sums);
-                    if (inner == PER - 1 && threadIdx.x % 128 == 0) barrier_arrive(empty + 8 * stage);
+                    // Each warp says so for itself: the others may not have come so far.
+                    if (inner == PER - 1 && lane == 0) barrier_arrive(empty + 8 * stage);
 #pragma unroll
-                    for (int i = 0; i < 64; ++i) {
-                        float product;
-                        if constexpr (PREFIX) {
-                            product = __int_as_float(sums[i]);
-                            if (SUM == PREFIXES) product = __fsub_rn(product, MAGIC);
-                        } else {
-                            product = sums[i];
-                        }
-                        total[i] = __fmaf_rn(product, factor[8 * (i / 4) / BLOCK], total[i]);
-                    }
+                    for (int i = 0; i < 64; ++i)
+                        total[i] = __fmaf_rn((float)sums[i], factor[8 * (i / 4) / BLOCK], total[i]);
                 }
                 if (++stage == STAGES) stage = 0, parity ^= 1;
             }

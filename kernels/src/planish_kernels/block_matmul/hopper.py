@@ -11,17 +11,16 @@ from importlib.resources import files
 import torch
 from torch import Tensor
 
-from planish_kernels.runtime.capability import cuda_available, cuda_capability, nvrtc_available
 from planish_kernels.runtime.driver import TensorMap, byte_tensor_map
 from planish_kernels.runtime.nvrtc import CudaKernel, load_kernel
-from planish_kernels.runtime.support import YES, Support, no
 
 STAGE = COLUMNS = 128
-ORDERED = True
-_RATES = {2: 0.93, 3: 1.0}
-"""How fast tiles of so many warpgroups are, where all processors have one."""
-_ALIGNMENT = 16
-_OUT = {torch.float32: "FLOAT32", torch.bfloat16: "BFLOAT16", torch.float16: "FLOAT16"}
+_RATES = {2: 0.85, 3: 1.0}
+"""How fast tiles of so many warpgroups are, where all processors have one; on an H200, blocks of 128."""
+ALIGNMENT = 16
+"""Of rows in memory, in bytes, as TMA reads them."""
+WRITTEN = {torch.float32: "FLOAT32", torch.bfloat16: "BFLOAT16", torch.float16: "FLOAT16"}
+"""Dtypes of a dense product, and what the kernel calls them."""
 _MAPS_KEPT = 4096
 
 
@@ -32,14 +31,10 @@ class Variant:
     Attributes:
         groups: warpgroups that multiply; a tile has 64 rows for each.
         stages: of the pipeline through shared memory, 128 codes of the inner dimension each.
-        ordered: whether the warpgroups issue their products in turns.
-        sum: how INT8 products become floats; see the head of ``hopper.cu``.
     """
 
     groups: int
     stages: int
-    ordered: bool = ORDERED
-    sum: str = "CONVERTED"
 
     @property
     def shared_bytes(self) -> int:
@@ -61,37 +56,9 @@ class _Work(ctypes.Structure):
     )
 
 
-@functools.cache
-def hopper_available() -> Support:
-    """Whether a Hopper GPU is here, and what compiles CUDA C++ for it at run time."""
-    if not (gpu := cuda_available()):
-        return gpu
-    capability = cuda_capability()
-    if capability is None or capability[0] != 9:
-        return no(f"wgmma is for Hopper GPUs (compute capability 9.0), this one has {capability}", worth_warning=False)
-    support = nvrtc_available()
-    return support if support else no(support.reason)
-
-
-def hopper_multiplies(a_codes: Tensor, b_codes: Tensor, block: int) -> Support:
-    """Whether the kernel takes these codes ``[m, k]`` and ``[k, n]``."""
-    capability = cuda_capability(a_codes.device)
-    if capability is None or capability[0] != 9:
-        found = a_codes.device.type if capability is None else f"compute capability {capability[0]}.{capability[1]}"
-        return no(f"wgmma is for Hopper GPUs (compute capability 9.0), this is {found}", worth_warning=False)
-    if block not in (32, 64, 128):
-        return no(f"the block is {block}: take 32, 64 or 128")
-    (m, k), n = a_codes.shape, b_codes.shape[1]
-    if k % _ALIGNMENT:
-        return no(f"TMA reads rows of a multiple of 16 bytes, the inner dimension is {k}", worth_warning=False)
-    if min(m, n, k) == 0 or max(m, n, k) >= 2**31 - 2**10:
-        return no(f"a product [{m}, {k}] @ [{k}, {n}] is out of its range", worth_warning=False)
-    return YES
-
-
 def _along_inner(codes: Tensor) -> Tensor:
     """Codes ``[rows, inner]``, the inner dimension contiguous: how wgmma reads 8-bit operands and TMA fetches them."""
-    if codes.stride(1) == 1 and codes.stride(0) % _ALIGNMENT == 0 and codes.data_ptr() % _ALIGNMENT == 0:
+    if codes.stride(1) == 1 and codes.stride(0) % ALIGNMENT == 0 and codes.data_ptr() % ALIGNMENT == 0:
         return codes
     if codes.stride(0) == 1:
         from planish_kernels.block_matmul.turn import turned
@@ -100,14 +67,21 @@ def _along_inner(codes: Tensor) -> Tensor:
     return codes.contiguous()
 
 
+def hopper_source() -> str:
+    """The text of ``hopper.cu``."""
+    return files("planish_kernels.block_matmul").joinpath("hopper.cu").read_text()
+
+
+def kernel_name(block: int, variant: Variant, is_int8: bool, out: str, stochastic: bool) -> str:
+    """The C++ name of an instance; ``out`` is one of ``WRITTEN``, or ``CODES``."""
+    values = (block, variant.groups, variant.stages, is_int8, out, stochastic)
+    return f"block_matmul<{', '.join(str(v).lower() if isinstance(v, bool) else str(v) for v in values)}>"
+
+
 @functools.cache
 def _kernel(block: int, variant: Variant, is_int8: bool, out: str, stochastic: bool, index: int) -> CudaKernel:
-    source = files("planish_kernels.block_matmul").joinpath("hopper.cu").read_text()
-    values = (block, variant.groups, variant.stages, variant.ordered, is_int8, variant.sum, out, stochastic)
-    name = (
-        f"block_matmul<{', '.join(str(value).lower() if isinstance(value, bool) else str(value) for value in values)}>"
-    )
-    return load_kernel(source, name, device=torch.device("cuda", index), arch="sm_90a", name="hopper.cu")
+    name = kernel_name(block, variant, is_int8, out, stochastic)
+    return load_kernel(hopper_source(), name, device=torch.device("cuda", index), arch="sm_90a", name="hopper.cu")
 
 
 _MAPS: OrderedDict[tuple[int, ...], TensorMap] = OrderedDict()
@@ -178,7 +152,7 @@ def block_matmul_hopper(
         if variant is None:
             variant = default_variant(block, quantizes, m, n, _processors(index))
         kernel = _kernel(
-            block, variant, is_int8, "CODES" if quantizes else _OUT[out.dtype], stochastic and quantizes, index
+            block, variant, is_int8, "CODES" if quantizes else WRITTEN[out.dtype], stochastic and quantizes, index
         )
         rows = 64 * variant.groups
         tiles = -(-m // rows) * -(-n // COLUMNS)

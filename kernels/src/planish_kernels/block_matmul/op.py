@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from planish_kernels.block_matmul.hopper import block_matmul_hopper, hopper_available, hopper_multiplies
+from planish_kernels.block_matmul.hopper import WRITTEN, block_matmul_hopper
+from planish_kernels.block_matmul.hopper_support import hopper_available, hopper_multiplies
 from planish_kernels.block_matmul.reference import block_matmul_reference
 from planish_kernels.block_quantize.op import ROUNDINGS
 from planish_kernels.block_quantize.reference import LARGEST, block_quantize_reference
@@ -46,10 +47,11 @@ def _(
     a_codes: Tensor, a_scales: Tensor, b_codes: Tensor, b_scales: Tensor, block: int, bias: Tensor | None,
     out_dtype: torch.dtype,
 ) -> Tensor:  # fmt: skip
-    out = torch.empty((a_codes.shape[0], b_codes.shape[1]), dtype=out_dtype, device=a_codes.device)
+    written = out_dtype if out_dtype in WRITTEN else torch.float32
+    out = torch.empty((a_codes.shape[0], b_codes.shape[1]), dtype=written, device=a_codes.device)
     unused = as_scalar("seed", 0, a_codes.device)
     block_matmul_hopper(a_codes, a_scales, b_codes, b_scales, block, bias, out, None, False, unused, unused)
-    return out
+    return out.to(out_dtype)
 
 
 @block_matmul_op.implement("triton", supports=_supports)
