@@ -64,11 +64,12 @@ def interleave(
     if not on_gpu and (graph or clear_cache):
         raise UnsupportedError(f"CUDA graphs and L2 clearing need a CUDA device, not {device!r}")
     calls = dict(work)
-    for function in calls.values():
-        for _ in range(warmup):
-            function()
     if graph:
-        calls = {name: _captured(function, device) for name, function in calls.items()}
+        calls = {name: _captured(function, device, warmup) for name, function in calls.items()}
+    else:
+        for function in calls.values():
+            for _ in range(warmup):
+                function()
     sample = _cuda_sampler(device, clear_cache) if on_gpu else _cpu_sample
     repeats = {name: 1 if clear_cache else _repeats(function, sample, shortest_ms) for name, function in calls.items()}
     samples: dict[str, list[float]] = {name: [] for name in calls}
@@ -128,18 +129,24 @@ def _cuda_sampler(device: str, clear_cache: bool) -> Sampler:
     return sample
 
 
-def _captured(function: Callable[[], Any], device: str) -> Callable[[], Any]:
+def _captured(function: Callable[[], Any], device: str, warmup: int) -> Callable[[], Any]:
+    """The function as the replay of a CUDA graph.
+
+    It is warmed up on the stream that it is captured on, and nowhere else: autograd remembers the stream on which a
+    parameter was first used, and a capture that reaches for another one is broken off.
+    """
     import torch
 
     cuda: Any = torch.cuda
+    gc.collect()  # graphs of autograd that wait for the collector hold such memories
     with torch.cuda.device(device):
         aside = cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
-            for _ in range(3):
+            for _ in range(max(warmup, 3)):
                 function()
         torch.cuda.current_stream().wait_stream(aside)
         captured = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(captured):
+        with torch.cuda.graph(captured, stream=aside):
             function()
     return captured.replay
