@@ -3,7 +3,7 @@
 A small GPT-2 and a small Llama are trained on the standard library's source under each variant:
 
 * ``float32``: the baseline;
-* ``jetfire-32``, ``jetfire-128``: this plugin, with blocks of 32 and 128;
+* ``jetfire-32``, ``jetfire-128``: this plugin, with blocks of 32 and 128; ``float8-128``: the same flow in float8;
 * ``per-token``, ``per-tensor``: INT8 with a scale for each row, or for each tensor, in the same three matmuls;
 * each of these with ``+outliers``: two channels of each norm's output are 60 times larger, in a model that computes,
   and without quantization trains, the same;

@@ -20,6 +20,7 @@ COLOURS = {
     "float32": "#5b6770",
     "jetfire-32": "#2f6db5",
     "jetfire-128": "#86aedb",
+    "float8-128": "#d39a2d",
     "per-token": "#2a8c68",
     "per-tensor": "#c8553d",
 }

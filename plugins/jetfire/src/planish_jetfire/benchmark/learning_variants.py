@@ -40,15 +40,18 @@ class Variant:
 
 
 _BLOCK_32 = {"block": 32}
+_FLOAT8 = {"block": 128, "code": "float8"}
 VARIANTS: Mapping[str, Variant] = {
     "float32": Variant("full precision"),
     "jetfire-32": Variant("Jetfire, blocks of 32", jetfire=_BLOCK_32),
     "jetfire-128": Variant("Jetfire, blocks of 128", jetfire={"block": 128}),
+    "float8-128": Variant("Jetfire, float8 blocks of 128", jetfire=_FLOAT8),
     "per-token": Variant("INT8, a scale per token", scales="token"),
     "per-tensor": Variant("INT8, a scale per tensor", scales="tensor"),
     "float32+outliers": Variant("full precision", outliers=True),
     "jetfire-32+outliers": Variant("Jetfire, blocks of 32", jetfire=_BLOCK_32, outliers=True),
     "jetfire-128+outliers": Variant("Jetfire, blocks of 128", jetfire={"block": 128}, outliers=True),
+    "float8-128+outliers": Variant("Jetfire, float8 blocks of 128", jetfire=_FLOAT8, outliers=True),
     "per-token+outliers": Variant("INT8, a scale per token", scales="token", outliers=True),
     "per-tensor+outliers": Variant("INT8, a scale per tensor", scales="tensor", outliers=True),
     "nearest-gradients": Variant("Jetfire 32, gradients to nearest", jetfire={"block": 32, "stochastic": False}),
