@@ -164,6 +164,30 @@ def test_the_kernel_for_hopper_compiles(tmp_path, monkeypatch):
     assert len(set(cubin.symbols.values())) == len(names)
 
 
+def test_what_is_there_for_hopper_can_be_asked_while_tracing():
+    @torch.compile(fullgraph=True, backend="eager")
+    def double(x):
+        return x + x if hopper_available() else 2 * x
+
+    torch.testing.assert_close(double(torch.ones(3)), torch.full((3,), 2.0))
+    support = hopper_available()
+    assert support.ok == (not support.reason)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("code", ["int8", "float8"])
+def test_a_compiled_product_on_hopper(code, gpu):
+    needs("cuda")
+    kind = {"int8": BlockInt8, "float8": BlockFloat8}[code]
+    x, w = torch.randn(256, 512, device=gpu), torch.randn(384, 512, device=gpu)
+
+    def product(x, w):
+        return matmul(kind.encode(x, 128), kind.encode(w, 128).T)
+
+    compiled = torch.compile(product, fullgraph=True)
+    assert torch.equal(compiled(x, w), product(x, w))
+
+
 @pytest.mark.parametrize(("shape", "block", "quantizes", "groups"), [
     ((8192, 8192), 128, False, 3),  # 2752 tiles of 192 rows: 21 times 132, less 20
     ((4096, 4096), 128, False, 3),

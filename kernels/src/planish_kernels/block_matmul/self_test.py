@@ -14,7 +14,8 @@ from planish_kernels.block_matmul.hopper import block_matmul_hopper
 from planish_kernels.philox.scalar import as_scalar
 from planish_kernels.runtime.capability import cuda_available, cuda_capability, nvrtc_available
 from planish_kernels.runtime.self_test import register_self_test
-from planish_kernels.runtime.support import Support, no
+from planish_kernels.runtime.support import YES, Support, no
+from planish_kernels.runtime.tracing import constant_while_tracing
 
 _TOLERANCES = {torch.int8: 1e-6, torch.float8_e4m3fn: 1e-3}
 """Relative to the product: sums in float32; those of float8 carry some 13 bits."""
@@ -28,13 +29,20 @@ def self_test_name(code_dtype: torch.dtype, block: int) -> str:
 
 
 def hopper_available() -> Support:
-    """Whether a Hopper GPU is here, and what compiles CUDA C++ for it at run time."""
+    """Whether a Hopper GPU is here, and what compiles CUDA C++ for it at run time; a constant of a compiled graph."""
+    absence = _absence()
+    return no(absence, worth_warning=False) if absence else YES
+
+
+@constant_while_tracing
+def _absence() -> str:
+    """Why not, or an empty string: Dynamo takes a string as a constant, and cannot trace what looks for NVRTC."""
     if not (gpu := cuda_available()):
-        return gpu
+        return gpu.reason
     capability = cuda_capability()
     if capability is None or capability[0] != 9:
-        return no(f"wgmma is for Hopper GPUs (compute capability 9.0), this one has {capability}", worth_warning=False)
-    return nvrtc_available()
+        return f"wgmma is for Hopper GPUs (compute capability 9.0), this one has {capability}"
+    return nvrtc_available().reason
 
 
 def product_error(code_dtype: torch.dtype, block: int, device: torch.device) -> float:
