@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from planish_kernels.formats import Sparse24, decode
 from planish_kernels.formats.sparse24 import two_largest
-from planish_kernels.nn import EncodedLinear, LinearEncoders, Operands, chain
+from planish_kernels.mask24 import pack_mask, unpack_mask
+from planish_kernels.nn import EncodedLinear, LinearEncoders, Operands, SparseWeightEncoder, chain, sparse24_along
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -541,6 +542,27 @@ def test_two_methods_on_one_layer_chain_operand_by_operand():
     assert isinstance(both.forward.left, Int8Encoder)
     with pytest.raises(TypeError, match="does not nest"):
         quantized.then(sparse).forward.right.encode(weight, contraction=1)
+
+
+def test_a_sparse_weight_tells_where_to_who_follows_it():
+    class Masked(FixedMask):
+        def is_sparse24(self, contraction):
+            return contraction == 1
+
+        def weight_and_mask(self, tensor):
+            return tensor, pack_mask(self.mask)
+
+    masked, plain = Masked(two_largest(torch.randn(8, 16))), Int8Encoder()
+    assert isinstance(masked, SparseWeightEncoder)
+    assert not isinstance(plain, SparseWeightEncoder)
+    assert sparse24_along(masked, 1)
+    assert not sparse24_along(masked, 0)
+    assert not sparse24_along(plain, 1)
+    assert not sparse24_along(None, 1)
+    weight = torch.randn(8, 16)
+    values, bits = masked.weight_and_mask(weight)
+    kept = torch.where(unpack_mask(bits, 16), values, 0)
+    assert torch.equal(kept, masked.encode(weight, contraction=1).decode())
 
 
 class CountingModule(nn.Module):
