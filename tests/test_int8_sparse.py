@@ -17,6 +17,7 @@ from planish.recipe import read_recipe
 from planish.recipe.compose import compose
 from planish.recipe.schema import TransformSpec
 from planish_kernels.formats import BlockInt8, RowInt8, Sparse24, Transposed
+from planish_kernels.formats.sparse24_cusparselt import Sparse24CuSparseLt
 from planish_kernels.matmul import matmul
 from torch import nn
 
@@ -389,6 +390,72 @@ def test_explain_names_the_kernels() -> None:
     chosen = layer.explain(16)
     assert chosen["forward"].kernel == chosen["input_grad"].kernel == "row_int8_sparse24/cpu"
     assert model.model.layers[0].self_attn.q_proj.explain(16)["forward"].kernel == "decode and multiply"
+
+
+# ------------------------------------------------------------------ the packed path, its product by definition
+
+
+@pytest.fixture
+def library_by_definition(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """cuSPARSELt made to look present on the CPU: all but its product of codes is what runs on a GPU."""
+    from planish_kernels.cusparselt import int8, layout, op
+    from planish_kernels.matmul import row_int8_cusparselt
+    from planish_kernels.runtime.support import YES
+
+    multiplied: list[tuple[int, int]] = []
+
+    def multiply(packed: torch.Tensor, rows: int, cols: int, codes: torch.Tensor, wide: bool) -> torch.Tensor:
+        if not torch.compiler.is_compiling():
+            multiplied.append((rows, cols))
+        sums = codes.float() @ layout.unpack(packed, rows, cols).float().t()
+        return sums.to(torch.int32) if wide else sums.to(torch.bfloat16)
+
+    monkeypatch.setattr(op, "cusparselt_available", lambda: YES)
+    monkeypatch.setattr(int8, "_products_refusal", lambda device: "")
+    monkeypatch.setattr(row_int8_cusparselt, "int8_multiply", multiply)
+    return multiplied
+
+
+@pytest.mark.parametrize("make", [llama, gpt2])
+def test_packed_weights_train_as_the_reference_does(make, library_by_definition, monkeypatch) -> None:
+    model = make().train()
+    live = composed(model, SPARSE, INT8)
+    details = {entry.details["forward"] for entry in live[1].plan.touched if ".mlp." in entry.name}
+    assert details == {"int8 rows x 2:4, cusparselt"}
+    losses = train(model, live, 5)
+    layer = model.model.layers[0].mlp.up_proj if make is llama else model.transformer.h[0].mlp.c_fc
+    assert layer.explain(16)["forward"].kernel == "row_int8_sparse24/cusparselt"
+    for operand in layer.jetfire.sparse_codes.operands:
+        assert isinstance(operand.values, Sparse24CuSparseLt)
+    layers = 6 if make is llama else 4
+    assert len(library_by_definition) == 5 * 2 * layers, "forward and input gradient of each layer and step"
+    monkeypatch.undo()
+    reference = make().train()
+    live = composed(reference, SPARSE, INT8)
+    assert train(reference, live, 5) == pytest.approx(losses, rel=1e-5)
+
+
+def test_packed_weights_compile(library_by_definition) -> None:
+    model = llama().train()
+    live = composed(model, SPARSE, with_config(INT8, stochastic=False))
+    mlp = model.model.layers[0].mlp
+    torch._dynamo.reset()
+    compiled = torch.compile(mlp, fullgraph=True, backend="aot_eager")
+    x = torch.randn(2, 5, 64, requires_grad=True)
+    for steps in (0, 2):
+        if steps:
+            train(model, live, steps)
+        results = []
+        for run in (compiled, mlp):
+            x.grad = None
+            with torch.autocast("cpu", torch.bfloat16):
+                output = run(x)
+            output.float().square().sum().backward()
+            results.append((output.detach(), x.grad.clone()))
+        for ours, eager in zip(*results, strict=True):
+            # A compiler may leave a rounding to bfloat16 out, which moves codes that are on the edge.
+            assert relative(ours, eager) < 2e-2
+    torch._dynamo.reset()
 
 
 # ------------------------------------------------------------------ the recipe
