@@ -105,6 +105,14 @@ def test_a_value_beyond_its_column_names_the_column():
         there_and_back([Everything(clip_id="a", count=2**70)])
 
 
+@pytest.mark.parametrize("value", [{"either": "caf\udce9"}, {"part": Part(name="caf\udce9", weight=1.0)}])
+def test_text_that_is_not_utf8_names_the_column_even_within_json(value):
+    with pytest.raises(DataError, match=f"column '{next(iter(value))}' cannot be stored as string"):
+        there_and_back([Everything(clip_id="a", **value)])
+    (row,) = there_and_back([Everything(clip_id="a", part=Part(name="café 😀", weight=1.0))])
+    assert row.part.name == "café 😀"
+
+
 def test_rows_of_other_columns_are_refused():
     class More(Everything):
         extra: float | None = None

@@ -326,6 +326,28 @@ def test_a_value_that_cannot_be_stored_is_an_error_row(clips, out, monkeypatch):
     assert rows[2].side == 4
 
 
+def test_text_that_is_not_utf8_is_an_error_row_and_an_error_keeps_its_words(clips, out, monkeypatch):
+    """Bytes of a tag or a name that are no UTF-8 are lone surrogates in Python, which no file of ours can hold."""
+
+    class Labelled(Columns):
+        label: str | None = None
+
+    measure = Pictures.score_one
+
+    def undecodable(self, clip):
+        row = measure(self, clip)
+        told = {"01": {"label": "caf\udce9"}, "02": {"error": "no caf\udce9 today"}}
+        return row.model_copy(update=told.get(clip.id, {}))
+
+    monkeypatch.setattr("ppm_filters.Pictures.Columns", Labelled)
+    monkeypatch.setattr("ppm_filters.Pictures.score_one", undecodable)
+    assert score_clips(Pictures(), clips, out, Recording()).errors == 4
+    rows = list(ScoreStore.open(out).rows(Pictures()))
+    assert rows[1].error.startswith("column 'label' cannot be stored as string: ")
+    assert rows[2].error == r"no caf\udce9 today"
+    assert rows[4].error is None
+
+
 def test_a_folder_with_other_things_is_left_alone(clips, out):
     out.mkdir(parents=True)
     (out / "thesis.tex").write_text("mine")
@@ -356,6 +378,21 @@ def test_clips_must_be_there_and_have_ids_of_their_own(clips, out):
         score_clips(Pictures(), [], out, Recording())
     with pytest.raises(DataError, match="id '00' occurs twice"):
         score_clips(Pictures(), [*clips, clips[0]], out, Recording())
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    "clip",
+    [
+        Clip("caf\udce9", "caf.ppm"),
+        Clip("a", "caf\udce9.ppm"),
+        Clip("a", "a.ppm", text="caf\udce9"),
+        Clip("a", "a.ppm", extra={"place": ["caf\udce9"]}),
+    ],
+)
+def test_a_clip_that_is_not_named_in_utf8_is_refused_before_anything_is_scored(clip, clips, out):
+    with pytest.raises(DataError, match=r"clip '.*' of '.*' cannot be stored: .* not UTF-8; rename the file"):
+        score_clips(Pictures(), [*clips, clip], out, Recording())
     assert not out.exists()
 
 

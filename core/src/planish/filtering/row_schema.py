@@ -91,7 +91,7 @@ def to_table(rows: Sequence[Row], bookkeeping: Sequence[Mapping[str, Any]], sche
         schema: From :func:`row_schema`.
 
     Raises:
-        DataError: A value does not fit its column, such as an integer of more than 64 bits.
+        DataError: A value does not fit its column, such as an integer of more than 64 bits, or text that is not UTF-8.
     """
     encoded = {field.name for field in schema if _is_json(field)}
     values = []
@@ -99,13 +99,13 @@ def to_table(rows: Sequence[Row], bookkeeping: Sequence[Mapping[str, Any]], sche
         value = {**row.model_dump(exclude=encoded or None), **beside}
         if encoded:
             found = row.model_dump(mode="json", include=encoded)
-            value |= {name: None if item is None else json.dumps(item) for name, item in found.items()}
+            value |= {n: None if item is None else json.dumps(item, ensure_ascii=False) for n, item in found.items()}
         values.append(value)
     arrays = []
     for field in schema:
         try:
             arrays.append(pa.array([value[field.name] for value in values], field.type))
-        except (pa.ArrowException, OverflowError, TypeError) as error:
+        except (pa.ArrowException, OverflowError, TypeError, UnicodeEncodeError) as error:
             raise DataError(f"column {field.name!r} cannot be stored as {field.type}: {error}") from error
     return pa.Table.from_arrays(arrays, schema=schema)
 

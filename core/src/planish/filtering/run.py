@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections import Counter
@@ -113,7 +114,8 @@ def score_clips(
 
     Raises:
         ConfigError: ``out`` holds something else.
-        DataError: There are no clips, two have one id, or stored rows have other columns.
+        DataError: There are no clips, two have one id, one is named by other bytes than UTF-8, or stored rows have
+            other columns.
         WorkError: The folder cannot be written, the disk is full, another run writes to the folder, or the engine
             cannot go on. What was scored so far is kept.
         KeyboardInterrupt: As it came, with a message for the user; what was scored so far is kept.
@@ -259,6 +261,14 @@ def _check(clips: Sequence[Clip]) -> None:
         if clip.id in seen:
             raise DataError(f"the id {clip.id!r} occurs twice among the clips; ids must be unique")
         seen.add(clip.id)
+        extra = json.dumps(dict(clip.extra), ensure_ascii=False, default=str) if clip.extra else ""
+        try:
+            f"{clip.id}{clip.path}{clip.text}{extra}".encode()
+        except UnicodeEncodeError:  # the name of a file may be any bytes
+            raise DataError(
+                f"clip {clip.id!r} of {clip.path!r} cannot be stored: its name, text or columns are not UTF-8; rename "
+                "the file, or correct the manifest"
+            ) from None
 
 
 def _record(

@@ -96,5 +96,6 @@ class ShardWriter:
         try:
             to_table([row], [beside], self._schema)
         except DataError as error:
-            return type(row)(clip_id=row.clip_id, error=" ".join(str(error).split()))
+            said = row.error or " ".join(str(error).split())
+            return type(row)(clip_id=row.clip_id, error=said.encode("utf-8", "backslashreplace").decode())
         return row
