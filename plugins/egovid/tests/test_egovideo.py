@@ -123,7 +123,8 @@ def test_several_clips_a_pass_agree_with_single_ones(config: EgoVideoConfig) -> 
     assert isinstance(scorer, EgoVideoScorer)
     scorer.clips = 2
     try:
-        np.testing.assert_allclose(scorer.scores(videos(), TEXTS), alone, rtol=1e-5)
+        # Rounding scales with the features' lengths, and shows most in a product that nearly vanishes.
+        np.testing.assert_allclose(scorer.scores(videos(), TEXTS), alone, rtol=0, atol=1e-5 * np.abs(alone).max())
     finally:
         scorer.clips = 1
 

@@ -54,7 +54,7 @@ def read(
         def __exit__(self, *_: object) -> None:
             pass
 
-    monkeypatch.setattr(gopro.av, "open", lambda path: Closed())
+    monkeypatch.setattr(gopro, "open_container", lambda path: Closed())
     monkeypatch.setattr(gopro, "_payloads", lambda container: list(payloads))
     found = gopro.find_gopro(tmp_path / "x.mp4")
     assert found is not None

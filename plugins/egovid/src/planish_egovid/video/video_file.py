@@ -10,11 +10,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import av
 import av.error
 from av.stream import Discard
 
 from planish_egovid.video.config import DecodeConfig
+from planish_egovid.video.container import open_container
 from planish_egovid.video.errors import ClipDecodeError, NoVideoStreamError
 from planish_egovid.video.ffmpeg_log import FFmpegLog
 from planish_egovid.video.orientation import orientation_of
@@ -170,10 +170,7 @@ class VideoFile:
             what = "is a folder" if self.path.is_dir() else "is no file" if self.path.exists() else "does not exist"
             raise ClipDecodeError(f"'{self.path}' {what}")
         try:
-            # The prefix and the list keep a name or a playlist from leading elsewhere.
-            self._container = av.open(
-                f"file:{self.path}", container_options={"protocol_whitelist": "file"}, metadata_errors="replace"
-            )
+            self._container = open_container(self.path)
             self._stream = video_stream(self._container, self._wanted_stream)
         except FAILURES as error:
             if isinstance(error, NoVideoStreamError | ClipDecodeError):
@@ -199,7 +196,7 @@ class VideoFile:
         # Fragmented files have no list of all frames; they state none.
         self.is_indexed = bool(_INDEXED & set(self._container.format.name.split(","))) and self._stream.frames > 0
         timed = all(packet.pts is not None for packet in packets)
-        self.time_base: Fraction = self._stream.time_base if timed else 1 / Fraction(fps)
+        self.time_base = Fraction(self._stream.time_base) if timed else 1 / Fraction(fps)
         self.zero = self._zero(frame, packets[0]) if timed else 0
         self._first_stamps = (packets[0].pts, packets[0].dts)
         self.orientation = orientation_of(frame)

@@ -17,6 +17,7 @@ from planish_egovid.kinematics.imu.klv import Entry, parse
 from planish_egovid.kinematics.imu.stream import ImuStream
 from planish_egovid.kinematics.imu.timestamps import clean_samples
 from planish_egovid.kinematics.pose.rotation import from_wxyz, log
+from planish_egovid.video.container import open_container
 
 Array = NDArray[np.float64]
 _log = logging.getLogger(__name__)
@@ -84,7 +85,7 @@ def find_gopro(path: str | Path) -> GoProTelemetry | None:
         ImuError: The file cannot be opened, or its track is damaged.
     """
     try:
-        with av.open(str(path)) as container:
+        with open_container(path) as container:
             payloads = _payloads(container)
     except (OSError, av.FFmpegError) as error:
         raise ImuError(f"{path}: cannot be opened: {error}") from None
