@@ -5,12 +5,12 @@ import textwrap
 import time
 
 import pytest
-from planish.benchmark import BenchmarkOptions
+from planish.benchmark import BenchmarkOptions, collect, write_result
 from planish.config import Config
 from planish.errors import UnsupportedError, WorkError
 from planish.filtering.local_engine import LocalEngine
 from planish.interfaces import Clip, FilterEngine
-from planish_egovid.benchmark import memory, scoring
+from planish_egovid.benchmark import memory, memory_plot, scoring
 from planish_egovid.benchmark.data_juicer import VARIABLE, DataJuicerMotion, data_juicer_python
 from planish_egovid.benchmark.engine_rates import steady_run
 from planish_egovid.benchmark.walk_clips import walk_clips
@@ -47,7 +47,7 @@ def test_a_gpu_is_refused():
             program.bench(BenchmarkOptions("cuda"))
 
 
-def test_memory_curve(monkeypatch):
+def test_memory_curve(monkeypatch, tmp_path):
     monkeypatch.setattr(memory, "WORKERS", 1)
     monkeypatch.setattr(memory, "CLIPS", 40)
     monkeypatch.setattr(memory, "POINTS", 10)
@@ -57,6 +57,15 @@ def test_memory_curve(monkeypatch):
     for row in result.rows:
         assert row.extra["clips"][-1] == 40
         assert row.ours.median > 20
+    result_file, figure = tmp_path / "result.json", tmp_path / "memory.svg"
+    write_result(result, result_file)
+    assert memory_plot.main([str(result_file), str(figure)]) == 0
+    drawn = figure.read_text()
+    assert "<!-- parent -->" in drawn
+    assert "<!-- largest worker -->" in drawn
+    write_result(collect("other", [], oracle_passed=True), result_file)
+    assert memory_plot.main([str(result_file), str(tmp_path / "none.svg")]) != 0
+    assert not (tmp_path / "none.svg").exists()
 
 
 def test_no_two_clips_of_an_engine_share_a_file(tmp_path):
