@@ -68,15 +68,15 @@ def test_two_matmuls_cannot_make_a_block(tiny) -> None:
 @pytest.mark.parametrize("preset", ["ampere", "ada", "hopper"])
 def test_presets_say_what_they_chose_and_that_it_is_not_measured(tiny, preset: str) -> None:
     plan = planish.plan(tiny(), Jetfire({"preset": preset}))
-    side = 128 if preset == "hopper" else 32
+    code, side = ("float8", 128) if preset == "hopper" else ("int8", 32)
     assert any(f"{side}x{side} block (preset {preset})" in note for note in plan.notes)
     assert any("not measured" in note for note in plan.notes)
-    assert plan.touched[1].details["forward"] == f"int8/{side}, reference"
+    assert plan.touched[1].details["forward"] == f"{code}/{side}, reference"
 
 
 def test_what_is_given_beside_a_preset_holds() -> None:
-    config = JetfireConfig(preset="hopper", block=64, code="float8")
-    assert (config.block, config.code) == (64, "float8")
+    config = JetfireConfig(preset="hopper", block=64, code="int8")
+    assert (config.block, config.code) == (64, "int8")
     assert JetfireConfig(**config.model_dump(mode="json")) == config
 
 

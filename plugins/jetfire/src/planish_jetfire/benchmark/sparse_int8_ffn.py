@@ -107,7 +107,7 @@ class SparseStep:
             estimate = Estimate(draws) if weight_gradient.startswith("estimated") else None
             encoders = LinearEncoders(Operands(right=mask), Operands(right=mask), Operands(left=estimate))
             setattr(self.net, name, EncodedLinear.from_linear(getattr(self.net, name), encoders))
-        options = {"preset": "hopper", "flow": "linear", "min_features": 1, **WEIGHT_GRADIENTS[weight_gradient]}
+        options = {"block": 128, "flow": "linear", "min_features": 1, **WEIGHT_GRADIENTS[weight_gradient]}
         self.live = planish.apply(self.net, Jetfire(options), targets=["first", "second"])
         self.live.on_train_start(1_000)
         self.run: Callable[[Tensor], Tensor] = self.net
