@@ -11,6 +11,7 @@ user would pick instead::
         return collect("my-method", [row], oracle_passed=oracle, command=options.command)
 """
 
+from planish.benchmark.figure import draw_figure
 from planish.benchmark.page import page
 from planish.benchmark.schema import BenchmarkResult, Measurement, Row, collect, read_result, write_result
 from planish.benchmark.timing import BenchmarkOptions, interleave
@@ -21,6 +22,7 @@ __all__ = [
     "Measurement",
     "Row",
     "collect",
+    "draw_figure",
     "interleave",
     "page",
     "read_result",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from planish.atomic import replacing
-from planish.benchmark import BenchmarkResult, Row, read_result
-from planish.errors import DataError, PlanishError, UnsupportedError
+from planish.benchmark import BenchmarkResult, Row, draw_figure
+from planish.errors import DataError, UnsupportedError
 
 
 @dataclass(frozen=True)
@@ -154,16 +153,14 @@ def _draw_rules(axis: Any, rows: Sequence[Row]) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """``python3 -m planish_egovid.benchmark.cleaning_plot RESULT.json FIGURE.svg``."""
-    parser = argparse.ArgumentParser(prog="python3 -m planish_egovid.benchmark.cleaning_plot", description=__doc__)
-    parser.add_argument("result", type=Path, help="JSON that the cleaning experiment wrote")
-    parser.add_argument("figure", type=Path, help="SVG to write, such as docs/benchmarks/egovid-cleaning.svg")
-    given = parser.parse_args(arguments)
-    try:
-        plot(read_result(given.result), given.figure)
-    except PlanishError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return draw_figure(
+        plot,
+        module="planish_egovid.benchmark.cleaning_plot",
+        about=__doc__,
+        source="the cleaning experiment",
+        example="docs/benchmarks/egovid-cleaning.svg",
+        arguments=arguments,
+    )
 
 
 if __name__ == "__main__":

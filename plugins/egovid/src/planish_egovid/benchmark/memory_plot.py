@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from planish.atomic import replacing
-from planish.benchmark import BenchmarkResult, Row, read_result
-from planish.errors import DataError, PlanishError, UnsupportedError
+from planish.benchmark import BenchmarkResult, Row, draw_figure
+from planish.errors import DataError, UnsupportedError
 
 COLOURS = ("#5b6770", "#2f6db5")
 
@@ -63,16 +62,14 @@ def _draw(rows: Sequence[Row]) -> Any:
 
 def main(arguments: list[str] | None = None) -> int:
     """``python3 -m planish_egovid.benchmark.memory_plot RESULT.json FIGURE.svg``."""
-    parser = argparse.ArgumentParser(prog="python3 -m planish_egovid.benchmark.memory_plot", description=__doc__)
-    parser.add_argument("result", type=Path, help="JSON that planish bench egovid-memory wrote")
-    parser.add_argument("figure", type=Path, help="SVG to write, such as docs/benchmarks/egovid-memory.svg")
-    given = parser.parse_args(arguments)
-    try:
-        plot(read_result(given.result), given.figure)
-    except PlanishError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return draw_figure(
+        plot,
+        module="planish_egovid.benchmark.memory_plot",
+        about=__doc__,
+        source="planish bench egovid-memory",
+        example="docs/benchmarks/egovid-memory.svg",
+        arguments=arguments,
+    )
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from planish.atomic import replacing
-from planish.benchmark import BenchmarkResult, Row, read_result
-from planish.errors import DataError, PlanishError, UnsupportedError
+from planish.benchmark import BenchmarkResult, Row, draw_figure
+from planish.errors import DataError, UnsupportedError
 
 from planish_jetfire.benchmark.learning import MODELS, baseline_of, excesses
 from planish_jetfire.benchmark.learning_variants import VARIANTS
@@ -156,16 +155,14 @@ def _mean_curve(rows: Sequence[Row], model: str, variant: str) -> list[tuple[int
 
 def main(arguments: list[str] | None = None) -> int:
     """``python3 -m planish_jetfire.benchmark.learning_plot RESULT.json FIGURE.svg``."""
-    parser = argparse.ArgumentParser(prog="python3 -m planish_jetfire.benchmark.learning_plot", description=__doc__)
-    parser.add_argument("result", type=Path, help="JSON that the learning experiment wrote")
-    parser.add_argument("figure", type=Path, help="SVG to write, such as docs/benchmarks/jetfire-learning.svg")
-    given = parser.parse_args(arguments)
-    try:
-        plot(read_result(given.result), given.figure)
-    except PlanishError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return draw_figure(
+        plot,
+        module="planish_jetfire.benchmark.learning_plot",
+        about=__doc__,
+        source="the learning experiment",
+        example="docs/benchmarks/jetfire-learning.svg",
+        arguments=arguments,
+    )
 
 
 if __name__ == "__main__":

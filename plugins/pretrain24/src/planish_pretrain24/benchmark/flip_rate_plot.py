@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 from collections.abc import Mapping
@@ -11,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from planish.atomic import replacing
-from planish.benchmark import BenchmarkResult, read_result
-from planish.errors import DataError, PlanishError
+from planish.benchmark import BenchmarkResult, draw_figure
+from planish.errors import DataError
 
 from planish_pretrain24.decay_search import FEASIBLE
 
@@ -176,16 +175,14 @@ def _draw_losses(axis: Any, groups: dict[str, list[Mapping[str, Any]]]) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """``python3 -m planish_pretrain24.benchmark.flip_rate_plot RESULT.json FIGURE.svg``."""
-    parser = argparse.ArgumentParser(prog="python3 -m planish_pretrain24.benchmark.flip_rate_plot", description=__doc__)
-    parser.add_argument("result", type=Path, help="JSON that the learning experiment wrote")
-    parser.add_argument("figure", type=Path, help="SVG to write, such as docs/benchmarks/pretrain24-flip-rate.svg")
-    given = parser.parse_args(arguments)
-    try:
-        plot(read_result(given.result), given.figure)
-    except PlanishError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return draw_figure(
+        plot,
+        module="planish_pretrain24.benchmark.flip_rate_plot",
+        about=__doc__,
+        source="the learning experiment",
+        example="docs/benchmarks/pretrain24-flip-rate.svg",
+        arguments=arguments,
+    )
 
 
 if __name__ == "__main__":
