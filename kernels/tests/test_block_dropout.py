@@ -6,7 +6,7 @@ from planish_kernels.block_dropout import block_dropout
 from planish_kernels.block_dropout.reference import STREAM
 from planish_kernels.block_quantize import block_quantize
 from planish_kernels.formats import BlockFloat8, BlockInt8
-from planish_kernels.philox import element_uniforms
+from planish_kernels.philox import element_uniforms, rounding_noise
 from planish_kernels.runtime.op import KernelUnavailable
 
 CPU = torch.device("cpu")
@@ -88,7 +88,7 @@ def test_forward_and_backward_draw_the_same_mask():
 
 
 def test_the_mask_is_independent_of_rounding_under_the_same_seed():
-    rounding = element_uniforms(torch.tensor(9), torch.tensor(4), 200, 200).flatten()
+    rounding = rounding_noise(torch.tensor(9), torch.tensor(4), 200, 200).flatten()
     keep = mask(operand(BlockInt8, (200, 200), 32, CPU), 0.5, 9, 4).flatten().float()
     assert abs(float(torch.corrcoef(torch.stack((rounding, keep)))[0, 1])) < 0.02
 

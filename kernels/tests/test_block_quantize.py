@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from planish_kernels.block_quantize import block_quantize
 from planish_kernels.block_quantize.reference import SMALLEST_SCALE
 from planish_kernels.formats import BlockFloat8, BlockInt8
-from planish_kernels.philox import element_uniforms
+from planish_kernels.philox import rounding_noise
 from planish_kernels.runtime.op import KernelUnavailable
 
 FORMATS = [BlockInt8, BlockFloat8]
@@ -127,10 +127,10 @@ def test_draws_depend_on_seed_offset_and_place_alone():
     assert torch.equal(first[0], block_quantize(strided, rounding="stochastic", seed=torch.tensor(1), offset=2)[0])
     assert not torch.equal(first[0], block_quantize(dense, rounding="stochastic", seed=2, offset=2)[0])
     assert not torch.equal(first[0], block_quantize(dense, rounding="stochastic", seed=1, offset=3)[0])
-    uniforms = element_uniforms(torch.tensor(1), torch.tensor(2), 70, 90)
-    assert uniforms.shape == (70, 90)
-    assert 0 <= float(uniforms.min()) < 0.01
-    assert 0.99 < float(uniforms.max()) < 1
+    noise = rounding_noise(torch.tensor(1), torch.tensor(2), 70, 90)
+    assert noise.shape == (70, 90)
+    assert -0.5 < float(noise.min()) < -0.49
+    assert 0.49 < float(noise.max()) < 0.5
 
 
 @pytest.mark.parametrize("kind", FORMATS)

@@ -15,7 +15,7 @@ from planish_kernels.formats.sparse24_cusparselt import Sparse24CuSparseLt
 from planish_kernels.mask24 import pack_mask, transposable_mask
 from planish_kernels.matmul import explain_matmul, matmul
 from planish_kernels.matmul.row_int8_cpu import exact_sums
-from planish_kernels.philox import element_uniforms
+from planish_kernels.philox import rounding_noise
 from planish_kernels.row_pack24 import row_pack24
 from planish_kernels.row_pack24.reference import quantized24
 from planish_kernels.row_quantize import row_quantize
@@ -105,8 +105,8 @@ def test_draws_depend_on_seed_offset_and_place_alone() -> None:
     assert not torch.equal(first, row_quantize(dense, "stochastic", 2, 2)[0])
     assert not torch.equal(first, row_quantize(dense, "stochastic", 1, 3)[0])
     scales = RowInt8.encode(dense).scales[:, None]
-    uniforms = element_uniforms(torch.tensor(1), torch.tensor(2), 30, 90)
-    assert torch.equal(first.float(), torch.floor(dense / scales + uniforms).clamp(-127, 127))
+    noise = rounding_noise(torch.tensor(1), torch.tensor(2), 30, 90)
+    assert torch.equal(first.float(), torch.round(dense / scales + noise))
 
 
 @pytest.mark.parametrize("rounding", ["nearest", "stochastic"])

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from planish_kernels.block_quantize.tile import blocks_across, largest_code, load_tile, store_tile, tile_warps
+from planish_kernels.block_quantize.tile import blocks_across, is_whole, largest_code, load_tile, store_tile, tile_warps
 from planish_kernels.gated_activation.curve import activation_and_slope
 
 
@@ -28,17 +28,33 @@ def _forward_kernel(
     IS_GATED: tl.constexpr,
     BLOCK: tl.constexpr,
     ACROSS: tl.constexpr,
+    IS_WHOLE: tl.constexpr,
     LARGEST: tl.constexpr,
     IS_INT8: tl.constexpr,
 ):
     row = tl.program_id(1) * BLOCK
     col = tl.program_id(0) * (BLOCK * ACROSS)
-    x = load_tile(x_codes, x_scales, row, col, rows, cols, scale_columns, BLOCK, ACROSS)
+    x = load_tile(x_codes, x_scales, row, col, rows, cols, scale_columns, BLOCK, ACROSS, IS_WHOLE)
     value, _ = activation_and_slope(x, ACTIVATION)
     if IS_GATED:
-        value *= load_tile(up_codes, up_scales, row, col, rows, cols, scale_columns, BLOCK, ACROSS)
+        value *= load_tile(up_codes, up_scales, row, col, rows, cols, scale_columns, BLOCK, ACROSS, IS_WHOLE)
     store_tile(
-        value, codes, scales, codes, codes, row, col, rows, cols, scale_columns, BLOCK, ACROSS, LARGEST, IS_INT8, False
+        value,
+        codes,
+        scales,
+        codes,
+        codes,
+        row,
+        col,
+        rows,
+        cols,
+        scale_columns,
+        BLOCK,
+        ACROSS,
+        IS_WHOLE,
+        LARGEST,
+        IS_INT8,
+        False,
     )
 
 
@@ -64,18 +80,19 @@ def _backward_kernel(
     IS_GATED: tl.constexpr,
     BLOCK: tl.constexpr,
     ACROSS: tl.constexpr,
+    IS_WHOLE: tl.constexpr,
     LARGEST: tl.constexpr,
     IS_INT8: tl.constexpr,
     STOCHASTIC: tl.constexpr,
 ):
     row = tl.program_id(1) * BLOCK
     col = tl.program_id(0) * (BLOCK * ACROSS)
-    grad = load_tile(grad_codes, grad_scales, row, col, rows, cols, scale_columns, BLOCK, ACROSS)
-    x = load_tile(x_codes, x_scales, row, col, rows, cols, scale_columns, BLOCK, ACROSS)
+    grad = load_tile(grad_codes, grad_scales, row, col, rows, cols, scale_columns, BLOCK, ACROSS, IS_WHOLE)
+    x = load_tile(x_codes, x_scales, row, col, rows, cols, scale_columns, BLOCK, ACROSS, IS_WHOLE)
     value, slope = activation_and_slope(x, ACTIVATION)
     of_x = grad * slope
     if IS_GATED:
-        up = load_tile(up_codes, up_scales, row, col, rows, cols, scale_columns, BLOCK, ACROSS)
+        up = load_tile(up_codes, up_scales, row, col, rows, cols, scale_columns, BLOCK, ACROSS, IS_WHOLE)
         of_x = grad * up * slope
         store_tile(
             grad * value,
@@ -90,6 +107,7 @@ def _backward_kernel(
             scale_columns,
             BLOCK,
             ACROSS,
+            IS_WHOLE,
             LARGEST,
             IS_INT8,
             STOCHASTIC,
@@ -107,6 +125,7 @@ def _backward_kernel(
         scale_columns,
         BLOCK,
         ACROSS,
+        IS_WHOLE,
         LARGEST,
         IS_INT8,
         STOCHASTIC,
@@ -151,6 +170,7 @@ def block_activation_triton(
             IS_GATED=up_codes is not None,
             BLOCK=block,
             ACROSS=across,
+            IS_WHOLE=is_whole(rows, cols, block, across),
             LARGEST=largest_code(x_codes.dtype),
             IS_INT8=x_codes.dtype is torch.int8,
             num_warps=num_warps,
@@ -202,6 +222,7 @@ def block_activation_backward_triton(
             IS_GATED=up_codes is not None,
             BLOCK=block,
             ACROSS=across,
+            IS_WHOLE=is_whole(rows, cols, block, across),
             LARGEST=largest_code(grad_codes.dtype),
             IS_INT8=grad_codes.dtype is torch.int8,
             STOCHASTIC=stochastic,

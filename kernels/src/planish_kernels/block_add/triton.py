@@ -11,10 +11,12 @@ from torch import Tensor
 
 from planish_kernels.block_quantize.tile import (
     blocks_across,
+    is_whole,
     largest_code,
     load_tile,
     quantized,
     store_quantized,
+    tile_places,
     tile_warps,
 )
 
@@ -39,6 +41,7 @@ def _add_kernel(
     IS_RMS: tl.constexpr,
     BLOCK: tl.constexpr,
     ACROSS: tl.constexpr,
+    IS_WHOLE: tl.constexpr,
     LARGEST: tl.constexpr,
     IS_INT8: tl.constexpr,
     STOCHASTIC: tl.constexpr,
@@ -47,45 +50,60 @@ def _add_kernel(
     first_col = tl.program_id(0) * (BLOCK * ACROSS)
     row = first_row.to(tl.int64) + tl.arange(0, BLOCK)[:, None]
     col = first_col.to(tl.int64) + tl.arange(0, BLOCK * ACROSS)[None, :]
-    inside = (row < rows) & (col < cols)
-    branch = load_tile(branch_codes, branch_scales, first_row, first_col, rows, cols, scale_columns, BLOCK, ACROSS)
-    before = tl.load(residual + row * residual_stride_row + col * residual_stride_col, mask=inside, other=0.0)
-    summed = (before.to(tl.float32) + branch).to(total.dtype.element_ty)
-    tl.store(total + row * cols + col, summed, mask=inside)
-    rounded, scale, _ = quantized(
-        summed.to(tl.float32),
-        seed,
-        offset,
-        first_row,
-        first_col,
-        rows,
-        cols,
-        BLOCK,
-        ACROSS,
-        LARGEST,
-        IS_INT8,
-        STOCHASTIC,
+    place, inside = tile_places(first_row, first_col, rows, cols, BLOCK, ACROSS)
+    branch = load_tile(
+        branch_codes, branch_scales, first_row, first_col, rows, cols, scale_columns, BLOCK, ACROSS, IS_WHOLE
     )
-    store_quantized(rounded, scale, codes, scales, first_row, first_col, rows, cols, scale_columns, BLOCK, ACROSS)
+    source = residual + row * residual_stride_row + col * residual_stride_col
+    if IS_WHOLE:
+        before = tl.load(source)
+    else:
+        before = tl.load(source, mask=inside, other=0.0)
+    summed = (before.to(tl.float32) + branch).to(total.dtype.element_ty)
+    if IS_WHOLE:
+        tl.store(total + place, summed)
+    else:
+        tl.store(total + place, summed, mask=inside)
+    rounded, scale = quantized(
+        summed.to(tl.float32), seed, offset, first_row, first_col, rows, cols,
+        BLOCK, ACROSS, IS_WHOLE, LARGEST, IS_INT8, STOCHASTIC,
+    )  # fmt: skip
+    store_quantized(
+        rounded, scale, codes, scales, first_row, first_col, rows, cols, scale_columns, BLOCK, ACROSS, IS_WHOLE
+    )
     # Statistics are those of what the norm will read: of the codes of each block, then of the tile. A tile times its
     # scales would be laid out with all rows in each thread.
-    code = tl.reshape(tl.where(inside, rounded.to(tl.float32), 0.0), (BLOCK, ACROSS, BLOCK))
-    there = tl.reshape(inside, (BLOCK, ACROSS, BLOCK))
-    width = tl.minimum(tl.maximum(cols - first_col - tl.arange(0, ACROSS) * BLOCK, 0), BLOCK).to(tl.float32)
-    level = tl.sum(code, 2) / tl.maximum(width, 1.0)[None, :]
-    if IS_RMS:
-        level = level * 0.0
-    away = tl.where(there, code - level[:, :, None], 0.0)
-    squares = tl.sum(away * away, 2) * (scale * scale)[None, :]
-    level = level * scale[None, :]
+    # One block is a tile by itself: nothing has to be reshaped, and its scale is a scalar.
+    code = rounded.to(tl.float32)
+    if not IS_WHOLE:
+        code = tl.where(inside, code, 0.0)
     count = tl.minimum(cols - first_col, BLOCK * ACROSS).to(tl.float32)
-    mean = tl.sum(level * width[None, :], 1) / count
-    between = level - mean[:, None]
-    squares = tl.sum(squares + width[None, :] * between * between, 1)
-    place = tl.program_id(0).to(tl.int64) * rows + first_row + tl.arange(0, BLOCK)
+    if ACROSS > 1:
+        code = tl.reshape(code, (BLOCK, ACROSS, BLOCK))
+        there = tl.reshape(inside, (BLOCK, ACROSS, BLOCK))
+        width = tl.minimum(tl.maximum(cols - first_col - tl.arange(0, ACROSS) * BLOCK, 0), BLOCK).to(tl.float32)
+        level = tl.sum(code, 2) / tl.maximum(width, 1.0)[None, :]
+        if IS_RMS:
+            level = level * 0.0
+        away = tl.where(there, code - level[:, :, None], 0.0)
+        squares = tl.sum(away * away, 2) * (scale * scale)[None, :]
+        level = level * scale[None, :]
+        mean = tl.sum(level * width[None, :], 1) / count
+        between = level - mean[:, None]
+        squares = tl.sum(squares + width[None, :] * between * between, 1)
+    else:
+        level = tl.sum(code, 1) / count
+        if IS_RMS:
+            level = level * 0.0
+        away = code - level[:, None]
+        if not IS_WHOLE:
+            away = tl.where(inside, away, 0.0)
+        squares = tl.sum(away * away, 1) * (scale * scale)
+        mean = level * scale
+    at = tl.program_id(0).to(tl.int64) * rows + first_row + tl.arange(0, BLOCK)
     within = first_row + tl.arange(0, BLOCK) < rows
-    tl.store(tile_means + place, mean, mask=within)
-    tl.store(tile_squares + place, squares, mask=within)
+    tl.store(tile_means + at, mean, mask=within)
+    tl.store(tile_squares + at, squares, mask=within)
 
 
 @triton.jit
@@ -173,6 +191,7 @@ def block_add_triton(
             IS_RMS=is_rms,
             BLOCK=block,
             ACROSS=across,
+            IS_WHOLE=is_whole(rows, cols, block, across),
             LARGEST=largest_code(codes.dtype),
             IS_INT8=codes.dtype is torch.int8,
             STOCHASTIC=stochastic,

@@ -1,9 +1,11 @@
 // Products of block-scaled 8-bit matrices on Hopper: a [m, k] times b [n, k] transposed, both row-major.
 //
-// One warp feeds shared memory through TMA, stages of 128 codes along k; three more put the products of the scales of a
-// stage beside its codes. Each other warpgroup multiplies 64 rows by 128 columns of an inner block with wgmma, and adds
-// the sums, times their scale, to float sums that stay in registers, while the wgmma of other warpgroups runs. INT8 sums
-// are exact: they are converted, which costs an instruction of the integer pipe beside the multiply-add of the other.
+// One warp feeds shared memory through TMA, stages of 128 codes along k. Each other warpgroup multiplies 64 rows by 128
+// columns of an inner block with wgmma, and adds the sums, times their scale, to float sums that stay in registers, while
+// the wgmma of other warpgroups runs; two warpgroups have registers for the sums of two stages, and run their own next
+// wgmma meanwhile. INT8 sums are exact: they are converted, which costs an instruction beside each multiply-add.
+// Blocks of 128 have two scales a stage, which each thread loads a stage ahead; of smaller blocks there are too many, and
+// three more warps put their products beside the codes.
 
 typedef unsigned int u32;
 typedef unsigned long long u64;
@@ -56,7 +58,9 @@ __device__ u64 descriptor(u32 address) {
 
 __device__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-__device__ void wgmma_wait() { asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory"); }
+template <int IN_FLIGHT> __device__ void wgmma_wait() {
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(IN_FLIGHT) : "memory");
+}
 
 #define EIGHT(kind, sums, i)                                                                                           \
     kind(sums[i]), kind(sums[i + 1]), kind(sums[i + 2]), kind(sums[i + 3]), kind(sums[i + 4]), kind(sums[i + 5]),      \
@@ -87,43 +91,48 @@ __device__ void settle(float (&sums)[64]) { asm volatile("" : SIXTY_FOUR(AS_FLOA
 
 // ---- random numbers: philox/words.py --------------------------------------------------------------------------------
 
-struct Words { u32 w[4]; };
-
-__device__ Words philox(u64 seed, u64 offset, u64 counter) {
+__device__ void philox(u32 (&words)[4], u64 seed, u64 offset, u64 counter) {
     u32 c0 = (u32)counter, c1 = (u32)(counter >> 32), c2 = (u32)offset, c3 = (u32)(offset >> 32);
     u32 k0 = (u32)seed, k1 = (u32)(seed >> 32);
 #pragma unroll
-    for (int round = 0; round < 10; ++round) {
-        u32 high0 = __umulhi(0xD2511F53u, c0), low0 = 0xD2511F53u * c0;
-        u32 high1 = __umulhi(0xCD9E8D57u, c2), low1 = 0xCD9E8D57u * c2;
-        c0 = high1 ^ c1 ^ k0, c1 = low1, c2 = high0 ^ c3 ^ k1, c3 = low0;
+    for (int round = 0; round < 7; ++round) {
+        u64 first = (u64)0xD2511F53u * c0, second = (u64)0xCD9E8D57u * c2;
+        c0 = (u32)(second >> 32) ^ c1 ^ k0, c1 = (u32)second, c2 = (u32)(first >> 32) ^ c3 ^ k1, c3 = (u32)first;
         k0 += 0x9E3779B9u, k1 += 0xBB67AE85u;
     }
-    return {{c0, c1, c2, c3}};
+    words[0] = c0, words[1] = c1, words[2] = c2, words[3] = c3;
 }
 
-__device__ float uniform(u32 word) { return __uint_as_float((word >> 9) | 0x3F800000u) - 1.f; }
+__device__ float noise(u32 half) { return __uint_as_float(half | 0x43000001u) - 128.5f; }
 
 // ---- codes: block_quantize/tile.py ----------------------------------------------------------------------------------
 
-template <bool INT8> __device__ float block_scale(float largest) {
-    float quotient = fmaxf(__fdiv_rn(largest, INT8 ? 127.f : 448.f), SMALLEST_SCALE);
+template <bool INT8> __device__ float block_scale(u32 largest) {
+    float quotient = fmaxf(__fdiv_rn(__uint_as_float(largest), INT8 ? 127.f : 448.f), SMALLEST_SCALE);
     float rounded = __int_as_float((__float_as_int(quotient) + 0x7F) & -128);
-    return largest < __int_as_float(0x7F800000) ? rounded : __int_as_float(0x7FFFFFFF);
+    return largest < 0x7F800000u ? rounded : __int_as_float(0x7FFFFFFF);
 }
 
-template <bool STOCHASTIC> __device__ float to_integer(float x, float u) {
-    return STOCHASTIC ? floorf(__fadd_rn(x, u)) : __fsub_rn(__fadd_rn(x, MAGIC), MAGIC);
+__device__ float exact_ratio(float x, float scale, float inverse) {
+    float near = __fmul_rn(x, inverse);
+    return scale == scale ? __fmaf_rn(__fmaf_rn(-near, scale, x), inverse, near) : 0.f;
 }
 
-template <bool INT8, bool STOCHASTIC> __device__ u32 code(float ratio, float u) {
-    if (INT8) return (u32)(int)fminf(fmaxf(to_integer<STOCHASTIC>(ratio, u), -127.f), 127.f) & 0xFF;
-    float step = __int_as_float((__float_as_int(fmaxf(fabsf(ratio), 0.015625f)) & 0x7F800000) - (3 << 23));
-    float value = __fmul_rn(to_integer<STOCHASTIC>(__fdiv_rn(ratio, step), u), step);
-    value = fminf(fmaxf(value, -448.f), 448.f);
+template <bool INT8, bool STOCHASTIC> __device__ float moved(float ratio, u32 half) {
+    if (!STOCHASTIC) return ratio;
+    if (INT8) return __fadd_rn(ratio, noise(half));
+    int power = __float_as_int(fmaxf(fabsf(ratio), 0.015625f)) & 0x7F800000;
+    float magic = __int_as_float(power + (20 << 23) + (1 << 22));
+    return __fsub_rn(__fadd_rn(__fmaf_rn(noise(half), __int_as_float(power - (3 << 23)), ratio), magic), magic);
+}
+
+// The codes of two ratios in the low bytes; a half of a word for each. The upper bytes are anything.
+template <bool INT8, bool STOCHASTIC> __device__ u32 code_pair(float low, float high, u32 word) {
+    low = moved<INT8, STOCHASTIC>(low, word & 0xFFFF), high = moved<INT8, STOCHASTIC>(high, word >> 16);
+    if (INT8) return __byte_perm(__float_as_int(__fadd_rn(low, MAGIC)), __float_as_int(__fadd_rn(high, MAGIC)), 0x40);
     unsigned short pair;
-    asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(pair) : "f"(0.f), "f"(value));
-    return pair & 0xFF;
+    asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(pair) : "f"(high), "f"(low));
+    return pair;
 }
 
 // ---- tiles ----------------------------------------------------------------------------------------------------------
@@ -208,39 +217,42 @@ __device__ void store_dense(const float (&total)[64], void* out, i64 stride, int
 
 template <int BLOCK, int GROUPS, bool INT8, bool STOCHASTIC>
 __device__ void store_codes(float (&total)[64], unsigned char* out, float* out_scales, const Work& work, int tile_row,
-                            int row, int col, int lane, int warp, u64 seed, u64 offset, float* maxima) {
-    constexpr int ACROSS = COLUMNS / BLOCK;
+                            int row, int col, int lane, int warp, u64 seed, u64 offset, u32* maxima) {
+    constexpr int ACROSS = COLUMNS / BLOCK, WARPS_DOWN = BLOCK / 16;
     // What lies outside the matrix must not widen a block's scale, though a bias reaches there.
-    float largest[ACROSS];
+    if (tile_row + 64 * GROUPS > work.m || col + COLUMNS > work.n) {
 #pragma unroll
-    for (int part = 0; part < ACROSS; ++part) largest[part] = 0.f;
-#pragma unroll
-    for (int j = 0; j < 16; ++j)
-#pragma unroll
-        for (int e = 0; e < 4; ++e) {
-            int r = row + 8 * (e / 2) + lane / 4, c = col + 8 * j + 2 * (lane % 4) + e % 2;
-            float value = r < work.m && c < work.n ? total[4 * j + e] : 0.f;
-            total[4 * j + e] = value;
-            float magnitude = value == value ? fabsf(value) : __int_as_float(0x7F800000);
-            largest[8 * j / BLOCK] = fmaxf(largest[8 * j / BLOCK], magnitude);
+        for (int i = 0; i < 64; ++i) {
+            int r = row + 8 * (i % 4 / 2) + lane / 4, c = col + 8 * (i / 4) + 2 * (lane % 4) + i % 2;
+            if (r >= work.m || c >= work.n) total[i] = 0.f;
         }
+    }
+    // As integers magnitudes are in the same order, and NaN is the largest of all.
+    u32 largest[ACROSS];
+#pragma unroll
+    for (int part = 0; part < ACROSS; ++part) largest[part] = 0;
+#pragma unroll
+    for (int i = 0; i < 64; ++i) {
+        u32 magnitude = __float_as_uint(total[i]) & 0x7FFFFFFFu;
+        largest[8 * (i / 4) / BLOCK] = max(largest[8 * (i / 4) / BLOCK], magnitude);
+    }
 #pragma unroll
     for (int part = 0; part < ACROSS; ++part) {
-#pragma unroll
-        for (int step = 1; step < 32; step *= 2)
-            largest[part] = fmaxf(largest[part], __shfl_xor_sync(~0u, largest[part], step));
-        if (lane == 0) maxima[warp * ACROSS + part] = largest[part];
+        u32 most = __reduce_max_sync(~0u, largest[part]);
+        if (lane == 0) maxima[warp * ACROSS + part] = most;
     }
     asm volatile("bar.sync 1, %0;" ::"n"(GROUPS * 128) : "memory");
-    float scale[ACROSS];
+    float scale[ACROSS], inverse[ACROSS];
 #pragma unroll
     for (int part = 0; part < ACROSS; ++part) {
-        float most = 0.f;
+        u32 most = 0;
 #pragma unroll
-        for (int w = 0; w < BLOCK / 16; ++w) most = fmaxf(most, maxima[(warp / (BLOCK / 16) * (BLOCK / 16) + w) * ACROSS + part]);
+        for (int w = 0; w < WARPS_DOWN; ++w)
+            most = max(most, maxima[(warp / WARPS_DOWN * WARPS_DOWN + w) * ACROSS + part]);
         scale[part] = block_scale<INT8>(most);
+        inverse[part] = __fdiv_rn(1.f, scale[part]);
         int block_row = (tile_row + 16 * warp) / BLOCK, block_col = col / BLOCK + part;
-        if (lane == 0 && warp % (BLOCK / 16) == 0 && block_row * BLOCK < work.m && block_col < work.out_scale_columns)
+        if (lane == 0 && warp % WARPS_DOWN == 0 && block_row * BLOCK < work.m && block_col < work.out_scale_columns)
             out_scales[(i64)block_row * work.out_scale_columns + block_col] = scale[part];
     }
     asm volatile("bar.sync 1, %0;" ::"n"(GROUPS * 128) : "memory");  // all have read: the next tile may write
@@ -251,33 +263,22 @@ __device__ void store_codes(float (&total)[64], unsigned char* out, float* out_s
         unsigned char* line = out + r * work.out_stride;
 #pragma unroll
         for (int group = 0; group < 4; ++group) {
-            u32 words[4];
+            // Eight columns share a draw, four lanes hold them: each draws for one of four times eight, and they trade.
+            u32 drawn[4] = {}, words[4];
+            if (STOCHASTIC) {
+                philox(drawn, seed, offset, (u64)((i64)((col + 32 * group) / 8 + lane % 4) * work.m + r));
+                turn(drawn, lane);
+            }
 #pragma unroll
-            for (int j = 0; j < 4; j += 2) {
-                // Four columns share a draw, two lanes hold them: one draws for j, the other for j + 1.
-                float u[2][2] = {};
-                if (STOCHASTIC) {
-                    int mine = 4 * group + j + lane % 2;
-                    i64 call = (col + 8 * mine) / 4 + lane % 4 / 2;
-                    Words drawn = philox(seed, offset, (u64)(call * work.m + r));
-                    u32 give0 = lane % 2 ? drawn.w[0] : drawn.w[2], give1 = lane % 2 ? drawn.w[1] : drawn.w[3];
-                    u32 got0 = __shfl_xor_sync(~0u, give0, 1), got1 = __shfl_xor_sync(~0u, give1, 1);
-                    u32 keep0 = lane % 2 ? drawn.w[2] : drawn.w[0], keep1 = lane % 2 ? drawn.w[3] : drawn.w[1];
-                    u[0][0] = uniform(lane % 2 ? got0 : keep0), u[0][1] = uniform(lane % 2 ? got1 : keep1);
-                    u[1][0] = uniform(lane % 2 ? keep0 : got0), u[1][1] = uniform(lane % 2 ? keep1 : got1);
-                }
-#pragma unroll
-                for (int next = 0; next < 2; ++next) {
-                    int at = 4 * (4 * group + j + next) + 2 * half;
-                    float s = scale[8 * (4 * group + j + next) / BLOCK];
-                    float low = s == s ? __fdiv_rn(total[at], s) : 0.f, high = s == s ? __fdiv_rn(total[at + 1], s) : 0.f;
-                    words[j + next] = code<INT8, STOCHASTIC>(low, u[next][0]) | code<INT8, STOCHASTIC>(high, u[next][1]) << 8;
-                }
+            for (int j = 0; j < 4; ++j) {
+                int at = 4 * (4 * group + j) + 2 * half, part = 8 * (4 * group + j) / BLOCK;
+                words[j] = code_pair<INT8, STOCHASTIC>(exact_ratio(total[at], scale[part], inverse[part]),
+                                                       exact_ratio(total[at + 1], scale[part], inverse[part]), drawn[j]);
             }
             turn(words, lane);
             int c = col + 32 * group + 8 * (lane % 4);
             if (r >= work.m) continue;
-            u32 first = words[0] | words[1] << 16, second = words[2] | words[3] << 16;
+            u32 first = __byte_perm(words[0], words[1], 0x5410), second = __byte_perm(words[2], words[3], 0x5410);
             if (is_whole && c + 8 <= work.n) {
                 *reinterpret_cast<uint2*>(line + c) = make_uint2(first, second);
             } else {
@@ -310,6 +311,30 @@ __device__ float factor_of(int entry, const float* a_scales, const float* b_scal
            __ldg(b_scales + (i64)(col / BLOCK) * work.b_scale_rows + block * work.b_scale_cols);
 }
 
+// The scales of the one inner block of a stage, loaded a stage ahead. Zero outside the matrices.
+struct Ahead {
+    const float *a, *b;
+    i64 a_step, b_step;
+    float next_a, next_b;
+    bool exists;
+
+    __device__ Ahead(const float* a_scales, const float* b_scales, const Work& work, int row, int col)
+        : a(a_scales + (i64)(row / STAGE) * work.a_scale_rows), b(b_scales + (i64)(col / STAGE) * work.b_scale_rows),
+          a_step(work.a_scale_cols), b_step(work.b_scale_cols), next_a(0.f), next_b(0.f), exists(row < work.m) {
+        fetch_next();
+    }
+    __device__ void fetch_next() {
+        if (exists) next_a = __ldg(a), next_b = __ldg(b);
+    }
+    // The factor of this stage; ``more``: there is a next one.
+    __device__ float take(bool more) {
+        float factor = next_a * next_b;
+        a += a_step, b += b_step;
+        if (more) fetch_next();
+        return factor;
+    }
+};
+
 // GROUPS: warpgroups that multiply, 64 rows each. STAGES of shared memory.
 template <int BLOCK, int GROUPS, int STAGES, bool INT8, int OUT, bool STOCHASTIC>
 __global__ __launch_bounds__(128 * (GROUPS + 1), 1) void block_matmul(
@@ -318,18 +343,20 @@ __global__ __launch_bounds__(128 * (GROUPS + 1), 1) void block_matmul(
     float* __restrict__ out_scales, const i64* __restrict__ seed, const i64* __restrict__ offset,
     const __grid_constant__ Work work) {
     typedef Factors<BLOCK, GROUPS> F;
+    typedef typename Sums<INT8>::type Sum;
     constexpr int ROWS = 64 * GROUPS, PER = F::PER, ACROSS = F::ACROSS;
+    constexpr bool IS_AHEAD = BLOCK == STAGE, IS_PIPELINED = IS_AHEAD && GROUPS == 2;
     constexpr u32 A_BYTES = ROWS * STAGE, B_BYTES = COLUMNS * STAGE, STAGE_BYTES = A_BYTES + B_BYTES;
     extern __shared__ unsigned char memory[];
     u32 base = (shared_address(memory) + 1023) & ~1023u;
     __shared__ alignas(8) u64 barriers[2 * STAGES];
-    __shared__ alignas(16) float factors[STAGES][F::COUNT];
-    __shared__ float maxima[4 * GROUPS * ACROSS];
+    __shared__ alignas(16) float factors[IS_AHEAD ? 1 : STAGES][IS_AHEAD ? 1 : F::COUNT];
+    __shared__ u32 maxima[4 * GROUPS * ACROSS];
     u32 full = shared_address(barriers), empty = full + 8 * STAGES;
     int group = threadIdx.x / 128, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     if (threadIdx.x == 0) {
         for (int s = 0; s < STAGES; ++s) {
-            barrier_init(full + 8 * s, 2);  // codes and factors
+            barrier_init(full + 8 * s, IS_AHEAD ? 1 : 2);  // codes, and factors
             barrier_init(empty + 8 * s, 4 * GROUPS);
         }
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
@@ -343,6 +370,7 @@ __global__ __launch_bounds__(128 * (GROUPS + 1), 1) void block_matmul(
         asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(GROUPS == 3 ? 32 : 40));
         // One warp fetches codes, three take turns at the factors: each has three stages' time for its loads.
         int feeder = warp - 4 * GROUPS, turn = 0;
+        if (IS_AHEAD && feeder > 0) return;
         u32 stage = 0, parity = 1;
         for (int tile = blockIdx.x; tile < tiles.count; tile += gridDim.x) {
             int tile_row, tile_col;
@@ -358,20 +386,23 @@ __global__ __launch_bounds__(128 * (GROUPS + 1), 1) void block_matmul(
                         fetch(here + A_BYTES, &b_map, s * STAGE, col, ready);
                     }
                 } else if (feeder == turn + 1) {
-                    constexpr int EACH = (F::COUNT + 31) / 32;
-                    float mine[EACH];
+                    if constexpr (!IS_AHEAD) {
+                        constexpr int EACH = (F::COUNT + 31) / 32;
+                        float mine[EACH];
 #pragma unroll
-                    for (int i = 0; i < EACH; ++i) {
-                        int entry = lane + 32 * i;
-                        if (entry < F::COUNT)
-                            mine[i] = factor_of<BLOCK, GROUPS>(entry, a_scales, b_scales, work, row, col, s * PER, inner_blocks);
+                        for (int i = 0; i < EACH; ++i) {
+                            int entry = lane + 32 * i;
+                            if (entry < F::COUNT)
+                                mine[i] = factor_of<BLOCK, GROUPS>(entry, a_scales, b_scales, work, row, col, s * PER,
+                                                                   inner_blocks);
+                        }
+                        barrier_wait(empty + 8 * stage, parity);
+#pragma unroll
+                        for (int i = 0; i < EACH; ++i)
+                            if (lane + 32 * i < F::COUNT) factors[stage][lane + 32 * i] = mine[i];
+                        __syncwarp();
+                        if (lane == 0) barrier_arrive(ready);
                     }
-                    barrier_wait(empty + 8 * stage, parity);
-#pragma unroll
-                    for (int i = 0; i < EACH; ++i)
-                        if (lane + 32 * i < F::COUNT) factors[stage][lane + 32 * i] = mine[i];
-                    __syncwarp();
-                    if (lane == 0) barrier_arrive(ready);
                 }
                 if (++turn == 3) turn = 0;
                 if (++stage == STAGES) stage = 0, parity ^= 1;
@@ -386,33 +417,91 @@ __global__ __launch_bounds__(128 * (GROUPS + 1), 1) void block_matmul(
             float total[64];
 #pragma unroll
             for (int i = 0; i < 64; ++i) total[i] = 0.f;
-            for (int s = 0; s < stages; ++s) {
-                typename Sums<INT8>::type sums[64];
-                u32 here = base + stage * STAGE_BYTES;
-                u64 a = descriptor(here + group * 64 * STAGE), b = descriptor(here + A_BYTES);
-                const float* scaled_by = &factors[stage][(BLOCK < 64 ? warp * 16 / BLOCK : group) * PER * ACROSS];
-                barrier_wait(full + 8 * stage, parity);
-#pragma unroll
-                for (int inner = 0; inner < PER; ++inner) {
+            if constexpr (IS_AHEAD) {
+                Ahead ahead(a_scales, b_scales, work, tile_row * ROWS + group * 64, tile_col * COLUMNS);
+                // Waits for a stage and begins its sums.
+                auto begin = [&](Sum(&sums)[64]) {
+                    u32 here = base + stage * STAGE_BYTES;
+                    u64 a = descriptor(here + group * 64 * STAGE), b = descriptor(here + A_BYTES);
+                    barrier_wait(full + 8 * stage, parity);
                     wgmma_fence();
 #pragma unroll
-                    for (int part = 0; part < BLOCK / 32; ++part) {
-                        int at = 2 * (inner * (BLOCK / 32) + part);  // 32 bytes, in units of 16
-                        multiply(sums, a + at, b + at, part > 0);
-                    }
+                    for (int part = 0; part < 4; ++part) multiply(sums, a + 2 * part, b + 2 * part, part > 0);
                     wgmma_commit();
-                    float factor[ACROSS];
-#pragma unroll
-                    for (int part = 0; part < ACROSS; ++part) factor[part] = scaled_by[inner * ACROSS + part];
-                    wgmma_wait();
+                    u32 begun = empty + 8 * stage;
+                    if (++stage == STAGES) stage = 0, parity ^= 1;
+                    return begun;
+                };
+                // Adds them. Each warp says for itself that it is done with a stage: the others may not have come so far.
+                auto add = [&](Sum(&sums)[64], u32 begun, float factor) {
                     settle(sums);
-                    // Each warp says so for itself: the others may not have come so far.
-                    if (inner == PER - 1 && lane == 0) barrier_arrive(empty + 8 * stage);
+                    if (lane == 0) barrier_arrive(begun);
 #pragma unroll
-                    for (int i = 0; i < 64; ++i)
-                        total[i] = __fmaf_rn((float)sums[i], factor[8 * (i / 4) / BLOCK], total[i]);
+                    for (int i = 0; i < 64; ++i) total[i] = __fmaf_rn((float)sums[i], factor, total[i]);
+                };
+                if constexpr (IS_PIPELINED) {
+                    Sum even[64], odd[64];
+                    u32 even_begun = begin(even), odd_begun;
+                    int s = 0;
+                    for (; s + 2 < stages; s += 2) {
+                        odd_begun = begin(odd);
+                        float factor = ahead.take(true);
+                        wgmma_wait<1>();
+                        add(even, even_begun, factor);
+                        even_begun = begin(even);
+                        factor = ahead.take(true);
+                        wgmma_wait<1>();
+                        add(odd, odd_begun, factor);
+                    }
+                    if (s + 1 < stages) {
+                        odd_begun = begin(odd);
+                        float factor = ahead.take(true);
+                        wgmma_wait<1>();
+                        add(even, even_begun, factor);
+                        factor = ahead.take(false);
+                        wgmma_wait<0>();
+                        add(odd, odd_begun, factor);
+                    } else {
+                        wgmma_wait<0>();
+                        add(even, even_begun, ahead.take(false));
+                    }
+                } else {
+                    for (int s = 0; s < stages; ++s) {
+                        Sum sums[64];
+                        u32 begun = begin(sums);
+                        float factor = ahead.take(s + 1 < stages);
+                        wgmma_wait<0>();
+                        add(sums, begun, factor);
+                    }
                 }
-                if (++stage == STAGES) stage = 0, parity ^= 1;
+            } else {
+                for (int s = 0; s < stages; ++s) {
+                    Sum sums[64];
+                    u32 here = base + stage * STAGE_BYTES;
+                    u64 a = descriptor(here + group * 64 * STAGE), b = descriptor(here + A_BYTES);
+                    const float* scaled_by = &factors[stage][(BLOCK < 64 ? warp * 16 / BLOCK : group) * PER * ACROSS];
+                    barrier_wait(full + 8 * stage, parity);
+#pragma unroll
+                    for (int inner = 0; inner < PER; ++inner) {
+                        wgmma_fence();
+#pragma unroll
+                        for (int part = 0; part < BLOCK / 32; ++part) {
+                            int at = 2 * (inner * (BLOCK / 32) + part);  // 32 bytes, in units of 16
+                            multiply(sums, a + at, b + at, part > 0);
+                        }
+                        wgmma_commit();
+                        float factor[ACROSS];
+#pragma unroll
+                        for (int part = 0; part < ACROSS; ++part) factor[part] = scaled_by[inner * ACROSS + part];
+                        wgmma_wait<0>();
+                        settle(sums);
+                        if (inner == PER - 1 && lane == 0) barrier_arrive(empty + 8 * stage);
+#pragma unroll
+                        for (int i = 0; i < 64; ++i)
+                            total[i] = __fmaf_rn((float)sums[i], factor[8 * (i / 4) / BLOCK], total[i]);
+                    }
+                    if (++stage == STAGES) stage = 0, parity ^= 1;
+                }
             }
             int row = tile_row * ROWS + 16 * warp, col = tile_col * COLUMNS;
             if (bias != nullptr) {

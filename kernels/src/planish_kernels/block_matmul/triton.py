@@ -11,8 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from planish_kernels.block_quantize.tile import block_scale, largest_code, round_codes
-from planish_kernels.philox.triton import tile_uniforms
+from planish_kernels.block_quantize.tile import block_scale, exact_ratio, largest_code, round_codes
+from planish_kernels.philox.triton import tile_noise
 
 
 @triton.jit
@@ -73,6 +73,13 @@ def _tile_place(m, n, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUP_M: tl.
     first = (program // in_group) * GROUP_M
     height = min(tiles_m - first, GROUP_M)
     return first + (program % in_group) % height, (program % in_group) // height
+
+
+@triton.jit
+def _spread(scale, BLOCK: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
+    """One number of each block of a tile, for each of its entries."""
+    wide = tl.broadcast_to(scale[:, None, :, None], (BLOCK_M // BLOCK, BLOCK, BLOCK_N // BLOCK, BLOCK))
+    return tl.reshape(wide, (BLOCK_M, BLOCK_N))
 
 
 @triton.jit
@@ -143,20 +150,20 @@ def _matmul_kernel(
     if QUANTIZES:
         # What lies outside the matrix is zero but for the bias: it must not widen a block's scale.
         total = tl.where(inside, total, 0.0)
-        magnitude = tl.where(total == total, tl.abs(total), float("inf"))
+        magnitude = total.to(tl.int32, bitcast=True) & 0x7FFFFFFF
         blocks = tl.reshape(magnitude, (BLOCK_M // BLOCK, BLOCK, BLOCK_N // BLOCK, BLOCK))
-        largest = tl.max(tl.max(blocks, 3), 1)
-        scale = block_scale(largest, LARGEST)
-        wide = tl.reshape(
-            tl.broadcast_to(scale[:, None, :, None], (BLOCK_M // BLOCK, BLOCK, BLOCK_N // BLOCK, BLOCK)),
-            (BLOCK_M, BLOCK_N),
+        scale = block_scale(tl.max(tl.max(blocks, 3), 1).to(tl.float32, bitcast=True), LARGEST)
+        inverse = tl.div_rn(1.0, scale)
+        ratio = exact_ratio(
+            total,
+            _spread(scale, BLOCK, BLOCK_M, BLOCK_N),
+            _spread(inverse, BLOCK, BLOCK_M, BLOCK_N),
         )
-        ratio = tl.where(wide == wide, tl.div_rn(total, wide), 0.0)
-        uniforms = ratio
+        noise = ratio
         if STOCHASTIC:
-            uniforms = tile_uniforms(tl.load(seed), tl.load(offset), first_row, first_col, m, BLOCK_M, BLOCK_N)
-        rounded = round_codes(ratio, uniforms, IS_INT8, STOCHASTIC)
-        tl.store(place, rounded.to(out.dtype.element_ty), mask=inside)
+            noise = tile_noise(tl.load(seed), tl.load(offset), first_row, first_col, m, BLOCK_M, BLOCK_N)
+        rounded = round_codes(ratio, noise, IS_INT8, STOCHASTIC)
+        tl.store(place, rounded, mask=inside)
         block_row = tile_m * (BLOCK_M // BLOCK) + tl.arange(0, BLOCK_M // BLOCK)
         block_col = tile_n * (BLOCK_N // BLOCK) + tl.arange(0, BLOCK_N // BLOCK)
         there = (block_row[:, None] < tl.cdiv(m, BLOCK)) & (block_col[None, :] < out_scale_columns)

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from planish_kernels.block_quantize.tile import blocks_across, largest_code, load_tile, store_tile, tile_warps
+from planish_kernels.block_quantize.tile import blocks_across, is_whole, largest_code, load_tile, store_tile, tile_warps
 
 ROWS = 8
 """Rows of a program that sums over rows: few, so that a short batch fills a GPU; they lie in one row of blocks."""
@@ -88,12 +88,13 @@ def _forward_kernel(
     HAS_BIAS: tl.constexpr,
     BLOCK: tl.constexpr,
     ACROSS: tl.constexpr,
+    IS_WHOLE: tl.constexpr,
     LARGEST: tl.constexpr,
     IS_INT8: tl.constexpr,
 ):
     first_row = tl.program_id(1) * BLOCK
     first_col = tl.program_id(0) * (BLOCK * ACROSS)
-    x = load_tile(x_codes, x_scales, first_row, first_col, rows, cols, scale_columns, BLOCK, ACROSS)
+    x = load_tile(x_codes, x_scales, first_row, first_col, rows, cols, scale_columns, BLOCK, ACROSS, IS_WHOLE)
     col = first_col + tl.arange(0, BLOCK * ACROSS)
     mean, rstd = _row_values(statistics, first_row + tl.arange(0, BLOCK), rows)
     out = (x - mean[:, None]) * rstd[:, None] * _weights(weight, col, cols, HAS_WEIGHT)[None, :]
@@ -112,6 +113,7 @@ def _forward_kernel(
         scale_columns,
         BLOCK,
         ACROSS,
+        IS_WHOLE,
         LARGEST,
         IS_INT8,
         False,
@@ -174,6 +176,7 @@ def _backward_kernel(
     HAS_WEIGHT: tl.constexpr,
     BLOCK: tl.constexpr,
     ACROSS: tl.constexpr,
+    IS_WHOLE: tl.constexpr,
     LARGEST: tl.constexpr,
     IS_INT8: tl.constexpr,
     STOCHASTIC: tl.constexpr,
@@ -183,8 +186,8 @@ def _backward_kernel(
     first_col = tl.program_id(0) * (BLOCK * ACROSS)
     row = first_row + tl.arange(0, BLOCK)
     col = first_col + tl.arange(0, BLOCK * ACROSS)
-    grad = load_tile(grad_codes, grad_scales, first_row, first_col, rows, cols, scale_columns, BLOCK, ACROSS)
-    x = load_tile(x_codes, x_scales, first_row, first_col, rows, cols, scale_columns, BLOCK, ACROSS)
+    grad = load_tile(grad_codes, grad_scales, first_row, first_col, rows, cols, scale_columns, BLOCK, ACROSS, IS_WHOLE)
+    x = load_tile(x_codes, x_scales, first_row, first_col, rows, cols, scale_columns, BLOCK, ACROSS, IS_WHOLE)
     mean, rstd = _row_values(statistics, row, rows)
     level, along = _row_values(means, row, rows)
     normal = (x - mean[:, None]) * rstd[:, None]
@@ -205,6 +208,7 @@ def _backward_kernel(
         scale_columns,
         BLOCK,
         ACROSS,
+        IS_WHOLE,
         LARGEST,
         IS_INT8,
         STOCHASTIC,
@@ -272,6 +276,7 @@ def block_norm_triton(
             HAS_BIAS=bias is not None,
             BLOCK=block,
             ACROSS=across,
+            IS_WHOLE=is_whole(rows, cols, block, across),
             LARGEST=largest_code(x_codes.dtype),
             IS_INT8=x_codes.dtype is torch.int8,
             num_warps=num_warps,
@@ -346,6 +351,7 @@ def block_norm_backward_triton(
             HAS_WEIGHT=weight is not None,
             BLOCK=block,
             ACROSS=across,
+            IS_WHOLE=is_whole(rows, cols, block, across),
             LARGEST=largest_code(grad_codes.dtype),
             IS_INT8=grad_codes.dtype is torch.int8,
             STOCHASTIC=stochastic,

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from planish_kernels.philox import element_uniforms
+from planish_kernels.philox import rounding_noise
 
 LARGEST = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
 SMALLEST_SCALE = 2.0**-120
@@ -28,14 +28,14 @@ def block_scales(largest_magnitude: Tensor, code_dtype: torch.dtype) -> Tensor:
     return torch.where(largest_magnitude.isfinite(), rounded, torch.nan)
 
 
-def round_to_float8(ratio: Tensor, uniforms: Tensor | None) -> Tensor:
+def round_to_float8(ratio: Tensor, noise: Tensor | None) -> Tensor:
     """float8 e4m3 codes of ratios within ±448: the nearest (ties to even), or one of the two neighbours at random."""
-    if uniforms is None:
+    if noise is None:
         return ratio.to(torch.float8_e4m3fn)
     # Neighbours are a step of 2^(exponent - 3) apart, of 2^-9 below the smallest normal number 2^-6.
     exponent = torch.frexp(ratio.abs().clamp_min(2.0**-6)).exponent - 1
     step = torch.ldexp(torch.ones_like(ratio), exponent - 3)
-    return (torch.floor(ratio / step + uniforms) * step).clamp(-448, 448).to(torch.float8_e4m3fn)
+    return (torch.round(ratio / step + noise) * step).to(torch.float8_e4m3fn)
 
 
 def block_quantize_reference(
@@ -48,8 +48,8 @@ def block_quantize_reference(
     scales = block_scales(tiles.abs().amax((1, 3)), code_dtype)  # amax keeps NaN
     # A ratio is NaN where the scale is, and nowhere else.
     ratio = (tiles / scales[:, None, :, None]).nan_to_num_(0.0).reshape(padded.shape)[:rows, :cols]
-    uniforms = element_uniforms(seed, offset, rows, cols).to(dense.device) if stochastic else None
+    noise = rounding_noise(seed, offset, rows, cols).to(dense.device) if stochastic else None
     if code_dtype is torch.float8_e4m3fn:
-        return round_to_float8(ratio, uniforms).contiguous(), scales
-    rounded = torch.round(ratio) if uniforms is None else torch.floor(ratio + uniforms)
-    return rounded.clamp(-127, 127).to(torch.int8).contiguous(), scales
+        return round_to_float8(ratio, noise).contiguous(), scales
+    # Scales are rounded up: no ratio is beyond 127 by more than its own last bit, so no code is beyond it.
+    return torch.round(ratio if noise is None else ratio + noise).to(torch.int8).contiguous(), scales

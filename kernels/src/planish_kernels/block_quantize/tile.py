@@ -7,14 +7,20 @@ A tile is ``[BLOCK, BLOCK * ACROSS]``: rows of at least 128 contiguous bytes, sc
 
 from __future__ import annotations
 
+import os
+
 import torch
 import triton
 import triton.language as tl
 
-from planish_kernels.philox.triton import tile_uniforms
+from planish_kernels.philox.triton import tile_noise
 
 TILE_COLUMNS = 128
 """Least columns of a tile."""
+
+
+CAST_ROUNDS = tl.constexpr(os.environ.get("TRITON_INTERPRET") != "1")
+"""Whether a cast to float8 rounds to nearest, ties to even, as GPUs do it; Triton's interpreter cuts small numbers."""
 
 
 def blocks_across(block: int) -> int:
@@ -25,6 +31,11 @@ def blocks_across(block: int) -> int:
 def tile_warps(block: int) -> int:
     """Warps of a program that holds a tile: 32 elements a thread, few enough to stay in registers."""
     return max(4, block // 8)
+
+
+def is_whole(rows: int, cols: int, block: int, across: int) -> bool:
+    """Whether tiles divide the matrix, so that kernels need not ask where it ends."""
+    return rows % block == 0 and cols % (block * across) == 0
 
 
 def largest_code(code_dtype: torch.dtype) -> float:
@@ -41,129 +52,141 @@ def block_scale(largest_magnitude, LARGEST: tl.constexpr):
 
 
 @triton.jit
-def _to_integer(x, uniforms, STOCHASTIC: tl.constexpr):
-    """The nearest integer (ties to even), or one of the two neighbours at random; |x| < 2^22."""
-    if STOCHASTIC:
-        rounded = tl.floor(x + uniforms)
-    else:
-        rounded = (x + 12582912.0) - 12582912.0  # beyond 1.5 * 2^23 float32 has no fraction left
-    return rounded
+def exact_ratio(values, scale, inverse):
+    """The float32 quotient ``values / scale``, rounded once; zero where the scale is NaN.
+
+    ``inverse`` is ``1 / scale``, rounded. The product with it is off by less than two units in the last place; the
+    remainder is exact, for a scale has 17 bits; and no quotient by 17 bits lies nearer to the middle of two floats
+    than the correction is wrong. Three instructions, where a division that is right for any divisor takes ten.
+    """
+    near = values * inverse
+    return tl.where(scale == scale, tl.fma(tl.fma(-near, scale, values), inverse, near), 0.0)
 
 
 @triton.jit
-def round_codes(ratio, uniforms, IS_INT8: tl.constexpr, STOCHASTIC: tl.constexpr):
-    """Codes of ratios: int8, or float32 numbers that float8 e4m3 represents, so that the cast rounds nothing."""
+def round_codes(ratio, noise, IS_INT8: tl.constexpr, STOCHASTIC: tl.constexpr):
+    """int8 or float8 e4m3 codes of ratios that do not exceed the largest code by more than their last bit."""
     # One return: Triton compiles what follows a return inside of a branch too, and compares the types.
     if IS_INT8:
-        codes = tl.minimum(tl.maximum(_to_integer(ratio, uniforms, STOCHASTIC), -127.0), 127.0).to(tl.int8)
+        moved = ratio
+        if STOCHASTIC:
+            moved = ratio + noise
+        # Beyond 1.5 * 2^23 float32 has no fraction left, and its low byte is that of the integer.
+        codes = (moved + 12582912.0).to(tl.int32, bitcast=True).to(tl.int8)
     else:
-        bits = tl.maximum(tl.abs(ratio), 0.015625).to(tl.int32, bitcast=True)
-        # The power of two below the ratio, over eight: the distance of its neighbours. Dividing by it is exact.
-        step = ((bits & 0x7F800000) - (3 << 23)).to(tl.float32, bitcast=True)
-        codes = tl.minimum(tl.maximum(_to_integer(ratio / step, uniforms, STOCHASTIC) * step, -448.0), 448.0)
+        nearest = ratio
+        if STOCHASTIC or not CAST_ROUNDS:
+            power = tl.maximum(tl.abs(ratio), 0.015625).to(tl.int32, bitcast=True) & 0x7F800000
+            # The power of two below the ratio, over eight: the distance of its neighbours.
+            step = (power - (3 << 23)).to(tl.float32, bitcast=True)
+            magic = (power + ((20 << 23) + (1 << 22))).to(tl.float32, bitcast=True)  # 1.5 * 2^23 steps
+            if STOCHASTIC:
+                nearest = tl.fma(noise, step, ratio)
+            nearest = (nearest + magic) - magic
+        codes = nearest.to(tl.float8e4nv)
     return codes
 
 
 @triton.jit
-def _spread(scale, BLOCK: tl.constexpr, ACROSS: tl.constexpr):
-    """Scales [ACROSS] of blocks side by side, for each entry of their tile.
+def spread(scale, BLOCK: tl.constexpr, ACROSS: tl.constexpr):
+    """Scales [ACROSS] of blocks side by side, for each entry of their tile; one is left to be broadcast.
 
     Whole rather than one row to be broadcast: the layout that Triton gives the row would hold all rows in each thread,
     and spread to what is computed from it.
     """
-    wide = tl.broadcast_to(scale[None, :, None], (BLOCK, ACROSS, BLOCK))
-    return tl.reshape(wide, (BLOCK, ACROSS * BLOCK))
+    wide = scale
+    if ACROSS > 1:
+        wide = tl.broadcast_to(scale[None, :, None], (BLOCK, ACROSS, BLOCK))
+        wide = tl.reshape(wide, (BLOCK, ACROSS * BLOCK))
+    return wide
+
+
+@triton.jit
+def _scale_places(first_row, first_col, scale_columns, BLOCK: tl.constexpr, ACROSS: tl.constexpr):
+    """Where the scales of a tile lie, and which of them exist: a scalar where there is one."""
+    within = first_col // BLOCK
+    if ACROSS > 1:
+        within = within + tl.arange(0, ACROSS)
+    return (first_row // BLOCK).to(tl.int64) * scale_columns + within, within < scale_columns
+
+
+@triton.jit
+def tile_places(first_row, first_col, rows, cols, BLOCK: tl.constexpr, ACROSS: tl.constexpr):
+    """Where the entries of a tile lie in a contiguous matrix ``[rows, cols]``, and which of them exist."""
+    row = first_row + tl.arange(0, BLOCK)[:, None]
+    col = first_col + tl.arange(0, BLOCK * ACROSS)[None, :]
+    return row.to(tl.int64) * cols + col, (row < rows) & (col < cols)
 
 
 @triton.jit
 def load_tile(
-    codes, scales, first_row, first_col, rows, cols, scale_columns, BLOCK: tl.constexpr, ACROSS: tl.constexpr
-):
+    codes, scales, first_row, first_col, rows, cols, scale_columns,
+    BLOCK: tl.constexpr, ACROSS: tl.constexpr, IS_WHOLE: tl.constexpr,
+):  # fmt: skip
     """The values of a tile of contiguous codes ``[rows, cols]``, float32; zero outside the matrix."""
-    row = first_row.to(tl.int64) + tl.arange(0, BLOCK)[:, None]
-    col = first_col.to(tl.int64) + tl.arange(0, BLOCK * ACROSS)[None, :]
-    place = first_col // BLOCK + tl.arange(0, ACROSS)
-    scale = tl.load(
-        scales + (first_row // BLOCK).to(tl.int64) * scale_columns + place, mask=place < scale_columns, other=0.0
-    )
-    wide = _spread(scale, BLOCK, ACROSS)
-    inside = (row < rows) & (col < cols)
-    return tl.load(codes + row * cols + col, mask=inside, other=0.0).to(tl.float32) * wide
+    place, inside = tile_places(first_row, first_col, rows, cols, BLOCK, ACROSS)
+    scale_place, exists = _scale_places(first_row, first_col, scale_columns, BLOCK, ACROSS)
+    if IS_WHOLE:
+        code = tl.load(codes + place)
+        scale = tl.load(scales + scale_place)
+    else:
+        code = tl.load(codes + place, mask=inside, other=0.0)
+        scale = tl.load(scales + scale_place, mask=exists, other=0.0)
+    return code.to(tl.float32) * spread(scale, BLOCK, ACROSS)
 
 
 @triton.jit
 def quantized(
-    values,
-    seed,
-    offset,
-    first_row,
-    first_col,
-    rows,
-    cols,
-    BLOCK: tl.constexpr,
-    ACROSS: tl.constexpr,
-    LARGEST: tl.constexpr,
-    IS_INT8: tl.constexpr,
-    STOCHASTIC: tl.constexpr,
-):
-    """Quantize a float32 tile: codes as ``round_codes`` gives them, scales ``[ACROSS]``, and those for each entry."""
-    row = first_row + tl.arange(0, BLOCK)[:, None]
-    col = first_col + tl.arange(0, BLOCK * ACROSS)[None, :]
-    values = tl.where((row < rows) & (col < cols), values, 0.0)
-    # A comparison drops NaN: count it as infinite, so that its block shows it.
-    magnitude = tl.where(values == values, tl.abs(values), float("inf"))
-    largest = tl.max(tl.reshape(tl.max(magnitude, 0), (ACROSS, BLOCK)), 1)
-    scale = block_scale(largest, LARGEST)
-    wide = _spread(scale, BLOCK, ACROSS)
-    ratio = tl.where(wide == wide, tl.div_rn(values, wide), 0.0)
-    uniforms = ratio
+    values, seed, offset, first_row, first_col, rows, cols,
+    BLOCK: tl.constexpr, ACROSS: tl.constexpr, IS_WHOLE: tl.constexpr, LARGEST: tl.constexpr,
+    IS_INT8: tl.constexpr, STOCHASTIC: tl.constexpr,
+):  # fmt: skip
+    """Quantize a float32 tile: its codes, and its scales ``[ACROSS]``, or one scalar."""
+    if not IS_WHOLE:
+        _, inside = tile_places(first_row, first_col, rows, cols, BLOCK, ACROSS)
+        values = tl.where(inside, values, 0.0)
+    # As integers magnitudes are in the same order, and NaN is the largest of all: its block shows it.
+    magnitude = values.to(tl.int32, bitcast=True) & 0x7FFFFFFF
+    # Columns first: a thread holds many of a row.
+    if ACROSS > 1:
+        most = tl.max(tl.max(tl.reshape(magnitude, (BLOCK, ACROSS, BLOCK)), 2), 0)
+    else:
+        most = tl.max(tl.max(magnitude, 1), 0)
+    scale = block_scale(most.to(tl.float32, bitcast=True), LARGEST)
+    inverse = tl.div_rn(1.0, scale)
+    ratio = exact_ratio(values, spread(scale, BLOCK, ACROSS), spread(inverse, BLOCK, ACROSS))
+    noise = ratio
     if STOCHASTIC:
-        uniforms = tile_uniforms(tl.load(seed), tl.load(offset), first_row, first_col, rows, BLOCK, BLOCK * ACROSS)
-    return round_codes(ratio, uniforms, IS_INT8, STOCHASTIC), scale, wide
+        noise = tile_noise(tl.load(seed), tl.load(offset), first_row, first_col, rows, BLOCK, BLOCK * ACROSS)
+    return round_codes(ratio, noise, IS_INT8, STOCHASTIC), scale
 
 
 @triton.jit
 def store_quantized(
-    rounded,
-    scale,
-    codes,
-    scales,
-    first_row,
-    first_col,
-    rows,
-    cols,
-    scale_columns,
-    BLOCK: tl.constexpr,
-    ACROSS: tl.constexpr,
-):
+    rounded, scale, codes, scales, first_row, first_col, rows, cols, scale_columns,
+    BLOCK: tl.constexpr, ACROSS: tl.constexpr, IS_WHOLE: tl.constexpr,
+):  # fmt: skip
     """Write what ``quantized`` gave: contiguous codes ``[rows, cols]``, and scales."""
-    row = first_row.to(tl.int64) + tl.arange(0, BLOCK)[:, None]
-    col = first_col.to(tl.int64) + tl.arange(0, BLOCK * ACROSS)[None, :]
-    tl.store(codes + row * cols + col, rounded.to(codes.dtype.element_ty), mask=(row < rows) & (col < cols))
-    place = first_col // BLOCK + tl.arange(0, ACROSS)
-    tl.store(scales + (first_row // BLOCK).to(tl.int64) * scale_columns + place, scale, mask=place < scale_columns)
+    place, inside = tile_places(first_row, first_col, rows, cols, BLOCK, ACROSS)
+    scale_place, exists = _scale_places(first_row, first_col, scale_columns, BLOCK, ACROSS)
+    if IS_WHOLE:
+        tl.store(codes + place, rounded)
+        tl.store(scales + scale_place, scale)
+    else:
+        tl.store(codes + place, rounded, mask=inside)
+        tl.store(scales + scale_place, scale, mask=exists)
 
 
 @triton.jit
 def store_tile(
-    values,
-    codes,
-    scales,
-    seed,
-    offset,
-    first_row,
-    first_col,
-    rows,
-    cols,
-    scale_columns,
-    BLOCK: tl.constexpr,
-    ACROSS: tl.constexpr,
-    LARGEST: tl.constexpr,
-    IS_INT8: tl.constexpr,
-    STOCHASTIC: tl.constexpr,
-):
+    values, codes, scales, seed, offset, first_row, first_col, rows, cols, scale_columns,
+    BLOCK: tl.constexpr, ACROSS: tl.constexpr, IS_WHOLE: tl.constexpr, LARGEST: tl.constexpr,
+    IS_INT8: tl.constexpr, STOCHASTIC: tl.constexpr,
+):  # fmt: skip
     """Quantize a float32 tile and write its codes and scales."""
-    rounded, scale, _ = quantized(
-        values, seed, offset, first_row, first_col, rows, cols, BLOCK, ACROSS, LARGEST, IS_INT8, STOCHASTIC
+    rounded, scale = quantized(
+        values, seed, offset, first_row, first_col, rows, cols, BLOCK, ACROSS, IS_WHOLE, LARGEST, IS_INT8, STOCHASTIC
     )
-    store_quantized(rounded, scale, codes, scales, first_row, first_col, rows, cols, scale_columns, BLOCK, ACROSS)
+    store_quantized(
+        rounded, scale, codes, scales, first_row, first_col, rows, cols, scale_columns, BLOCK, ACROSS, IS_WHOLE
+    )

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from planish_kernels.block_quantize.tile import blocks_across, largest_code, store_tile, tile_warps
+from planish_kernels.block_quantize.tile import blocks_across, is_whole, largest_code, store_tile, tile_warps
 
 
 @triton.jit
@@ -26,6 +26,7 @@ def _quantize_kernel(
     scale_columns,
     BLOCK: tl.constexpr,
     ACROSS: tl.constexpr,
+    IS_WHOLE: tl.constexpr,
     LARGEST: tl.constexpr,
     IS_INT8: tl.constexpr,
     STOCHASTIC: tl.constexpr,
@@ -34,8 +35,11 @@ def _quantize_kernel(
     first_col = tl.program_id(0) * (BLOCK * ACROSS)
     row = first_row.to(tl.int64) + tl.arange(0, BLOCK)[:, None]
     col = first_col.to(tl.int64) + tl.arange(0, BLOCK * ACROSS)[None, :]
-    inside = (row < rows) & (col < cols)
-    values = tl.load(dense + row * stride_row + col * stride_col, mask=inside, other=0.0).to(tl.float32)
+    place = dense + row * stride_row + col * stride_col
+    if IS_WHOLE:
+        values = tl.load(place).to(tl.float32)
+    else:
+        values = tl.load(place, mask=(row < rows) & (col < cols), other=0.0).to(tl.float32)
     store_tile(
         values,
         codes,
@@ -49,6 +53,7 @@ def _quantize_kernel(
         scale_columns,
         BLOCK,
         ACROSS,
+        IS_WHOLE,
         LARGEST,
         IS_INT8,
         STOCHASTIC,
@@ -87,6 +92,7 @@ def block_quantize_triton(
             scales.shape[1],
             BLOCK=block,
             ACROSS=across,
+            IS_WHOLE=is_whole(rows, cols, block, across),
             LARGEST=largest_code(code_dtype),
             IS_INT8=code_dtype is torch.int8,
             STOCHASTIC=stochastic,

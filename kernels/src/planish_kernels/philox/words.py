@@ -1,4 +1,4 @@
-"""Philox4x32-10 in torch's int64 arithmetic: the same random words as Triton's ``tl.philox``, on any device.
+"""Philox4x32 in torch's int64 arithmetic: the same random words as Triton's ``tl.philox``, on any device.
 
 Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 """
@@ -11,7 +11,9 @@ from torch import Tensor
 _WORD = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
-_ROUNDS = 10
+ROUNDS = 10
+NOISE_ROUNDS = 7
+"""The least that pass the tests of the source (table 2); what rounds codes draws by the element, and pays for each."""
 
 
 def _multiply(multiplier: int, word: Tensor) -> tuple[Tensor, Tensor]:
@@ -20,19 +22,22 @@ def _multiply(multiplier: int, word: Tensor) -> tuple[Tensor, Tensor]:
     return (product >> 32) & _WORD, product & _WORD
 
 
-def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+def philox(
+    counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor], rounds: int = ROUNDS
+) -> tuple[Tensor, ...]:
     """Four random 32-bit words for each counter.
 
     Args:
         counter: four int64 tensors that broadcast, each holding a 32-bit word in ``[0, 2^32)``.
         key: two int64 tensors that broadcast with them, likewise.
+        rounds: of mixing.
 
     Returns:
         Four int64 tensors of 32-bit words.
     """
     c0, c1, c2, c3 = counter
     k0, k1 = key
-    for _ in range(_ROUNDS):
+    for _ in range(rounds):
         high0, low0 = _multiply(_MULTIPLIERS[0], c0)
         high1, low1 = _multiply(_MULTIPLIERS[1], c2)
         c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
@@ -72,7 +77,7 @@ def group_uniforms(
 
 
 def element_uniforms(seed: Tensor, offset: Tensor, rows: int, cols: int) -> Tensor:
-    """One uniform for each element of a matrix, as kernels that round stochastically draw them.
+    """One uniform for each element of a matrix, as kernels that drop elements draw them.
 
     Four columns that follow each other share one Philox call: element ``(r, c)`` takes word ``c % 4`` of the counter
     ``(c // 4) * rows + r``. Nothing else decides: not the strides, nor the tile in which a kernel meets the element.
@@ -90,3 +95,29 @@ def element_uniforms(seed: Tensor, offset: Tensor, rows: int, cols: int) -> Tens
     key = (seed & _WORD, (seed >> 32) & _WORD)
     words = philox((counter & _WORD, (counter >> 32) & _WORD, offset & _WORD, (offset >> 32) & _WORD), key)
     return _uniform(torch.stack(words, dim=-1).flatten(1)[:, :cols])
+
+
+def rounding_noise(seed: Tensor, offset: Tensor, rows: int, cols: int) -> Tensor:
+    """What stochastic rounding adds to each element of a matrix before it takes the nearest integer.
+
+    Eight columns that follow each other share one Philox call of seven rounds: element ``(r, c)`` takes half
+    ``c % 2`` (the low one first) of word ``c % 8 // 2`` of the counter ``(c // 8) * rows + r``. Nothing else decides:
+    not the strides, nor the tile in which a kernel meets the element.
+
+    Sixteen bits suffice: the chance of rounding up is right to 2^-16, and as odd multiples of 2^-16 the noises lie
+    evenly about zero and never make a tie of an integer, which so stays what it is.
+
+    Args:
+        seed, offset: 0-d int64 tensors.
+        rows, cols: the shape.
+
+    Returns:
+        float32 ``[rows, cols]`` in ``(-1/2, 1/2)``, odd multiples of 2^-16.
+    """
+    calls = torch.arange((cols + 7) // 8, dtype=torch.int64, device=seed.device)
+    counter = calls * rows + torch.arange(rows, dtype=torch.int64, device=seed.device).unsqueeze(1)
+    key = (seed & _WORD, (seed >> 32) & _WORD)
+    position = (counter & _WORD, (counter >> 32) & _WORD, offset & _WORD, (offset >> 32) & _WORD)
+    words = torch.stack(philox(position, key, NOISE_ROUNDS), dim=-1)
+    halves = torch.stack((words & 0xFFFF, words >> 16), dim=-1).flatten(1)[:, :cols]
+    return ((halves | 1) - 32768).to(torch.float32) * 2.0**-16

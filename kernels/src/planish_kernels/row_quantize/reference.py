@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from planish_kernels.block_quantize.reference import block_scales
-from planish_kernels.philox import element_uniforms
+from planish_kernels.philox import rounding_noise
 
 
 def row_quantize_reference(dense: Tensor, stochastic: bool, seed: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
@@ -16,7 +16,5 @@ def row_quantize_reference(dense: Tensor, stochastic: bool, seed: Tensor, offset
     # A ratio is NaN where the scale is, and nowhere else.
     ratio = (values / scales[:, None]).nan_to_num_(0.0)
     if stochastic:
-        rounded = torch.floor(ratio + element_uniforms(seed, offset, *dense.shape).to(dense.device))
-    else:
-        rounded = torch.round(ratio)
-    return rounded.clamp(-127, 127).to(torch.int8).contiguous(), scales
+        ratio += rounding_noise(seed, offset, *dense.shape).to(dense.device)
+    return torch.round(ratio).to(torch.int8).contiguous(), scales

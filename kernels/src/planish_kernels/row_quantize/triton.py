@@ -9,8 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from planish_kernels.block_quantize.tile import block_scale, round_codes
-from planish_kernels.philox.triton import tile_uniforms
+from planish_kernels.block_quantize.tile import block_scale, exact_ratio, round_codes
+from planish_kernels.philox.triton import tile_noise
 
 MOST_COLUMNS = 8192
 """Columns that a program holds in registers; longer rows are read twice, the second time from the cache."""
@@ -27,8 +27,8 @@ def _load(dense, row, first_col, rows, cols, stride_row, stride_col, COLS: tl.co
 
 @triton.jit
 def _largest(values):
-    """The largest magnitude of each row; NaN counts as infinite, for a comparison would drop it."""
-    return tl.max(tl.where(values == values, tl.abs(values), float("inf")), 1)
+    """The largest magnitude of each row as an integer of the same order, in which NaN is the largest of all."""
+    return tl.max(values.to(tl.int32, bitcast=True) & 0x7FFFFFFF, 1)
 
 
 @triton.jit
@@ -37,14 +37,13 @@ def _store(
     ROWS: tl.constexpr, COLS: tl.constexpr, STOCHASTIC: tl.constexpr,
 ):  # fmt: skip
     """Round a tile whose rows have the scales ``[ROWS]``, and write its codes."""
-    wide = scale[:, None]
-    ratio = tl.where(wide == wide, tl.div_rn(values, tl.broadcast_to(wide, (ROWS, COLS))), 0.0)
-    uniforms = ratio
+    ratio = exact_ratio(values, scale[:, None], tl.div_rn(1.0, scale)[:, None])
+    noise = ratio
     if STOCHASTIC:
-        uniforms = tile_uniforms(tl.load(seed), tl.load(offset), first_row, first_col, rows, ROWS, COLS)
+        noise = tile_noise(tl.load(seed), tl.load(offset), first_row, first_col, rows, ROWS, COLS)
     row = first_row.to(tl.int64) + tl.arange(0, ROWS)[:, None]
     col = first_col + tl.arange(0, COLS)[None, :]
-    tl.store(codes + row * cols + col, round_codes(ratio, uniforms, True, STOCHASTIC), mask=(row < rows) & (col < cols))
+    tl.store(codes + row * cols + col, round_codes(ratio, noise, True, STOCHASTIC), mask=(row < rows) & (col < cols))
 
 
 @triton.jit
@@ -59,14 +58,14 @@ def _quantize_kernel(
     values = _load(dense, row, start, rows, cols, stride_row, stride_col, COLS)
     largest = _largest(values)
     if IS_WHOLE:
-        scale = block_scale(largest, 127.0)
+        scale = block_scale(largest.to(tl.float32, bitcast=True), 127.0)
         tl.store(scales + place, scale, mask=place < rows)
         _store(values, scale, codes, seed, offset, first_row, start, rows, cols, ROWS, COLS, STOCHASTIC)
     else:
         for first_col in range(COLS, cols, COLS):
             more = _load(dense, row, first_col, rows, cols, stride_row, stride_col, COLS)
             largest = tl.maximum(largest, _largest(more))
-        scale = block_scale(largest, 127.0)
+        scale = block_scale(largest.to(tl.float32, bitcast=True), 127.0)
         tl.store(scales + place, scale, mask=place < rows)
         for number in range(tl.cdiv(cols, COLS)):
             first_col = start + number * COLS

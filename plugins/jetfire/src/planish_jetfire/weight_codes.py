@@ -57,12 +57,15 @@ class WeightCodes:
     @torch.no_grad()
     def fill(self, weights: Sequence[Tensor]) -> None:
         """Quantize the weights, each [out, in] of any strides. Waits for no device."""
-        codes, scales = self._quantized(weights)
-        if self.codes is None or self.scales is None or self.codes.device != codes.device:
-            self.codes, self.scales = codes, scales
+        if self.codes is None or self.scales is None or self.codes.device != weights[0].device:
+            self.codes, self.scales = self._quantized(weights)
         else:
-            self.codes.copy_(codes)
-            self.scales.copy_(scales)
+            row = block_row = 0
+            for weight in weights:
+                codes, scales = block_quantize(weight, self.format.code_dtype, self.block)
+                self.codes[row : row + len(codes)].copy_(codes)
+                self.scales[block_row : block_row + len(scales)].copy_(scales)
+                row, block_row = row + len(codes), block_row + len(scales)
         self.key = _key(weights)
         self.is_stale = False
 
