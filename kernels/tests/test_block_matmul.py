@@ -190,7 +190,7 @@ def test_a_compiled_product_on_hopper(code, gpu):
 
 @pytest.mark.parametrize(("shape", "block", "quantizes", "groups"), [
     ((8192, 8192), 128, False, 3),  # 2752 tiles of 192 rows: 21 times 132, less 20
-    ((4096, 4096), 128, False, 3),
+    ((4096, 4096), 128, False, 2),  # 704 tiles of 192 rows leave 88 processors idle at the end, 1024 of 128 rows 32
     ((2048, 1024), 128, False, 2),  # 88 tiles of 192 rows or 128 of 128: smaller ones are done sooner
     ((8192, 8192), 128, True, 2),  # a tile of 192 rows holds one block and a half
     ((8192, 8192), 64, True, 3),

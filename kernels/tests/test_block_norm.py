@@ -55,6 +55,10 @@ def test_forward_and_backward(kind, width, impl, kernel_device):
                 torch.testing.assert_close(found.weight.cpu().double(), grad_weight, rtol=1e-4, atol=1e-3)
             if grad_bias is not None:
                 torch.testing.assert_close(found.bias.cpu().double(), grad_bias, rtol=1e-4, atol=1e-3)
+            without = block_norm_backward(grad, x, statistics, given[0], has_bias=False, **how, impl=impl)
+            assert without.bias is None
+            assert torch.equal(without.input.codes, found.input.codes)
+            assert torch.equal(without.weight, found.weight)
 
 
 def test_the_row_means_run_over_the_whole_row():
@@ -127,7 +131,7 @@ def test_opcheck():
     statistics = row_statistics(x)
     torch.library.opcheck(torch.ops.planish.row_statistics, (*parts, 32, False, 1e-5, "auto"))
     torch.library.opcheck(torch.ops.planish.block_norm, (*parts, 32, statistics, torch.ones(40), None, "auto"))
-    arguments = (*parts, *parts, 32, statistics, None, True, True, zero, zero, "auto")
+    arguments = (*parts, *parts, 32, statistics, None, True, True, True, zero, zero, "auto")
     torch.library.opcheck(torch.ops.planish.block_norm_backward, arguments)
 
 

@@ -249,8 +249,11 @@ def _norm_cases(rows: int, cols: int, block: int, kind: str, twins: Twins) -> It
         gc: Tensor, gs: Tensor, xc: Tensor, xs: Tensor, grad: Tensor, x: Tensor, w: Tensor, b: Tensor,
         statistics: Tensor, **how: Any,
     ) -> tuple[Tensor, ...]:  # fmt: skip
-        found = block_norm_backward(_int8(gc, gs, block), _int8(xc, xs, block), statistics, w, kind=kind, **how)
-        return *_parts(found.input), found.weight, found.bias
+        found = block_norm_backward(
+            _int8(gc, gs, block), _int8(xc, xs, block), statistics, w, kind=kind, has_bias=not is_rms, **how
+        )
+        # The launcher gives an empty one.
+        return *_parts(found.input), found.weight, found.weight.new_empty(0) if found.bias is None else found.bias
 
     yield _case(
         twins,
@@ -261,7 +264,7 @@ def _norm_cases(rows: int, cols: int, block: int, kind: str, twins: Twins) -> It
         3 * elements,
         lambda gc, gs, xc, xs, grad, x, w, b, statistics: backward(grad, x, statistics, w),
         lambda gc, gs, xc, xs, grad, x, w, b, statistics, **tiles: launcher("block_norm", "block_norm_backward_triton")(
-            gc, gs, xc, xs, block, statistics, w, is_rms, True, _zero(gc.device), _zero(gc.device), **tiles
+            gc, gs, xc, xs, block, statistics, w, not is_rms, is_rms, True, _zero(gc.device), _zero(gc.device), **tiles
         ),
     )
 

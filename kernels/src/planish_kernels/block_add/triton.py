@@ -196,6 +196,7 @@ def block_add_triton(
             IS_INT8=codes.dtype is torch.int8,
             STOCHASTIC=stochastic,
             num_warps=num_warps,
+            maxnreg=64,  # two programs of 16 warps fit a processor
         )
         _combine_kernel[(triton.cdiv(rows, 32),)](
             tile_means,

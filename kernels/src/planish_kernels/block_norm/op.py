@@ -61,22 +61,22 @@ def _(
 @block_norm_backward_op.implement("triton", supports=_supports)
 def _(
     grad_codes: Tensor, grad_scales: Tensor, codes: Tensor, scales: Tensor, block: int, statistics: Tensor,
-    weight: Tensor | None, is_rms: bool, stochastic: bool, seed: Tensor, offset: Tensor,
+    weight: Tensor | None, has_bias: bool, is_rms: bool, stochastic: bool, seed: Tensor, offset: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     from planish_kernels.block_norm.triton import block_norm_backward_triton
 
     return block_norm_backward_triton(
-        grad_codes, grad_scales, codes, scales, block, statistics, weight, is_rms, stochastic, seed, offset
+        grad_codes, grad_scales, codes, scales, block, statistics, weight, has_bias, is_rms, stochastic, seed, offset
     )
 
 
 @block_norm_backward_op.implement("reference")
 def _(
     grad_codes: Tensor, grad_scales: Tensor, codes: Tensor, scales: Tensor, block: int, statistics: Tensor,
-    weight: Tensor | None, is_rms: bool, stochastic: bool, seed: Tensor, offset: Tensor,
+    weight: Tensor | None, has_bias: bool, is_rms: bool, stochastic: bool, seed: Tensor, offset: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     return block_norm_backward_reference(
-        grad_codes, grad_scales, codes, scales, block, statistics, weight, is_rms, stochastic, seed, offset
+        grad_codes, grad_scales, codes, scales, block, statistics, weight, has_bias, is_rms, stochastic, seed, offset
     )
 
 
@@ -109,20 +109,21 @@ def _(
 @torch.library.custom_op("planish::block_norm_backward", mutates_args=())
 def _block_norm_backward(
     grad_codes: Tensor, grad_scales: Tensor, codes: Tensor, scales: Tensor, block: int, statistics: Tensor,
-    weight: Tensor | None, is_rms: bool, stochastic: bool, seed: Tensor, offset: Tensor, impl: str,
+    weight: Tensor | None, has_bias: bool, is_rms: bool, stochastic: bool, seed: Tensor, offset: Tensor, impl: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     return block_norm_backward_op.dispatch(
-        impl, grad_codes, grad_scales, codes, scales, block, statistics, weight, is_rms, stochastic, seed, offset
-    )
+        impl, grad_codes, grad_scales, codes, scales, block, statistics, weight, has_bias, is_rms, stochastic, seed,
+        offset,
+    )  # fmt: skip
 
 
 @_block_norm_backward.register_fake
 def _(
     grad_codes: Tensor, grad_scales: Tensor, codes: Tensor, scales: Tensor, block: int, statistics: Tensor,
-    weight: Tensor | None, is_rms: bool, stochastic: bool, seed: Tensor, offset: Tensor, impl: str,
+    weight: Tensor | None, has_bias: bool, is_rms: bool, stochastic: bool, seed: Tensor, offset: Tensor, impl: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    sums = scales.new_empty((codes.shape[1],))
-    return grad_codes.new_empty(codes.shape), scales.new_empty(scales.shape), sums, torch.empty_like(sums)
+    sums = scales.new_empty((codes.shape[1],)), scales.new_empty((codes.shape[1] if has_bias else 0,))
+    return grad_codes.new_empty(codes.shape), scales.new_empty(scales.shape), *sums
 
 
 class BlockNormGradients(NamedTuple):
@@ -130,7 +131,7 @@ class BlockNormGradients(NamedTuple):
 
     input: BlockScaled
     weight: Tensor
-    bias: Tensor
+    bias: Tensor | None
 
 
 def row_statistics(x: BlockScaled, kind: str = "layer", eps: float = 1e-5, *, impl: str = "auto") -> Tensor:
@@ -190,6 +191,7 @@ def block_norm_backward(
     weight: Tensor | None = None,
     *,
     kind: str = "layer",
+    has_bias: bool = True,
     rounding: str = "stochastic",
     seed: int | Tensor = 0,
     offset: int | Tensor = 0,
@@ -206,6 +208,7 @@ def block_norm_backward(
         statistics: likewise.
         weight: likewise.
         kind: ``"layer"`` or ``"rms"``.
+        has_bias: whether the gradient of the bias is asked for; else it is None, and costs nothing.
         rounding: of the gradient of ``x``; ``"stochastic"`` keeps it unbiased.
         seed: as for ``block_quantize``.
         offset: likewise.
@@ -222,10 +225,11 @@ def block_norm_backward(
     device = x.codes.device
     seed, offset = as_scalar("seed", seed, device), as_scalar("offset", offset, device)
     codes, scales, grad_weight, grad_bias = _block_norm_backward(
-        grad_output.codes, grad_output.scales, x.codes, x.scales, x.block, statistics, weight, kind == "rms",
-        rounding == "stochastic", seed, offset, impl,
+        grad_output.codes, grad_output.scales, x.codes, x.scales, x.block, statistics, weight, has_bias,
+        kind == "rms", rounding == "stochastic", seed, offset, impl,
     )  # fmt: skip
-    return BlockNormGradients(type(x)(codes, scales, x.block, grad_output.dtype), grad_weight, grad_bias)
+    gradient = type(x)(codes, scales, x.block, grad_output.dtype)
+    return BlockNormGradients(gradient, grad_weight, grad_bias if has_bias else None)
 
 
 def _check_kind(kind: str) -> None:

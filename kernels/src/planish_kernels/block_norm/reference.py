@@ -38,12 +38,13 @@ def block_norm_backward_reference(
     block: int,
     statistics: Tensor,
     weight: Tensor | None,
+    has_bias: bool,
     is_rms: bool,
     stochastic: bool,
     seed: Tensor,
     offset: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Codes and scales of the gradient of ``x``, and float32 gradients ``[cols]`` of weight and bias."""
+    """Codes and scales of the gradient of ``x``, and float32 gradients ``[cols]`` of weight and bias, if it has one."""
     grad = decoded(grad_codes, grad_scales, block)
     normal = _normalised(decoded(codes, scales, block), statistics)
     inner = grad if weight is None else grad * weight.to(torch.float32)
@@ -51,7 +52,7 @@ def block_norm_backward_reference(
     level = torch.zeros_like(along) if is_rms else inner.mean(1, keepdim=True)
     grad_x = statistics[1][:, None] * (inner - level - normal * along)
     quantized = block_quantize_reference(grad_x, grad_codes.dtype, block, stochastic, seed, offset)
-    return *quantized, (grad * normal).sum(0), grad.sum(0)
+    return *quantized, (grad * normal).sum(0), grad.sum(0) if has_bias else grad.new_empty(0)
 
 
 def _normalised(x: Tensor, statistics: Tensor) -> Tensor:

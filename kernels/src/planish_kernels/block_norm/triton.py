@@ -9,7 +9,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from planish_kernels.block_quantize.tile import blocks_across, is_whole, largest_code, load_tile, store_tile, tile_warps
+from planish_kernels.block_quantize.tile import (
+    blocks_across,
+    is_whole,
+    largest_code,
+    load_tile,
+    roomy_warps,
+    store_tile,
+    tile_warps,
+)
 
 ROWS = 8
 """Rows of a program that sums over rows: few, so that a short batch fills a GPU; they lie in one row of blocks."""
@@ -174,6 +182,7 @@ def _backward_kernel(
     cols,
     scale_columns,
     HAS_WEIGHT: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
     BLOCK: tl.constexpr,
     ACROSS: tl.constexpr,
     IS_WHOLE: tl.constexpr,
@@ -194,7 +203,8 @@ def _backward_kernel(
     inner = grad * _weights(weight, col, cols, HAS_WEIGHT)[None, :]
     place = tl.program_id(1).to(tl.int64) * cols + col
     tl.store(grad_weight + place, tl.sum(grad * normal, 0), mask=col < cols)
-    tl.store(grad_bias + place, tl.sum(grad, 0), mask=col < cols)
+    if HAS_BIAS:
+        tl.store(grad_bias + place, tl.sum(grad, 0), mask=col < cols)
     store_tile(
         rstd[:, None] * (inner - level[:, None] - normal * along[:, None]),
         codes,
@@ -292,6 +302,7 @@ def block_norm_backward_triton(
     block: int,
     statistics: Tensor,
     weight: Tensor | None,
+    has_bias: bool,
     is_rms: bool,
     stochastic: bool,
     seed: Tensor,
@@ -300,18 +311,18 @@ def block_norm_backward_triton(
     across: int | None = None,
     num_warps: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Codes and scales of the gradient of ``x``, float32 gradients of weight and bias."""
+    """Codes and scales of the gradient of ``x``, float32 gradients of weight and bias, if it has one."""
     rows, cols = x_codes.shape
     device = x_codes.device
     codes = torch.empty((rows, cols), dtype=grad_codes.dtype, device=device)
     scales = torch.empty(grad_scales.shape, dtype=torch.float32, device=device)
     if codes.numel() == 0:
         zeros = torch.zeros((cols,), dtype=torch.float32, device=device)
-        return codes, scales, zeros, zeros.clone()
+        return codes, scales, zeros, zeros.clone() if has_bias else zeros[:0].clone()
     means = torch.empty((2, rows), dtype=torch.float32, device=device)
-    partial = torch.empty((2, scales.shape[0], cols), dtype=torch.float32, device=device)
+    partial = torch.empty((2 if has_bias else 1, scales.shape[0], cols), dtype=torch.float32, device=device)
     across = blocks_across(block) if across is None else across
-    num_warps = tile_warps(block) if num_warps is None else num_warps
+    num_warps = roomy_warps(block) if num_warps is None else num_warps
     with torch.cuda.device_of(x_codes):
         _backward_rows_kernel[(triton.cdiv(rows, ROWS),)](
             grad_codes,
@@ -342,13 +353,14 @@ def block_norm_backward_triton(
             codes,
             scales,
             partial[0],
-            partial[1],
+            partial[-1],
             seed,
             offset,
             rows,
             cols,
             scales.shape[1],
             HAS_WEIGHT=weight is not None,
+            HAS_BIAS=has_bias,
             BLOCK=block,
             ACROSS=across,
             IS_WHOLE=is_whole(rows, cols, block, across),
@@ -357,4 +369,5 @@ def block_norm_backward_triton(
             STOCHASTIC=stochastic,
             num_warps=num_warps,
         )
-    return codes, scales, partial[0].sum(0), partial[1].sum(0)
+    sums = partial.sum(1)
+    return codes, scales, sums[0].clone() if has_bias else sums[0], sums[1].clone() if has_bias else sums.new_empty(0)

@@ -33,6 +33,11 @@ def tile_warps(block: int) -> int:
     return max(4, block // 8)
 
 
+def roomy_warps(block: int) -> int:
+    """The same for kernels that keep more of each element: half the threads, with twice the registers."""
+    return max(4, block // 16)
+
+
 def is_whole(rows: int, cols: int, block: int, across: int) -> bool:
     """Whether tiles divide the matrix, so that kernels need not ask where it ends."""
     return rows % block == 0 and cols % (block * across) == 0

@@ -9,7 +9,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from planish_kernels.block_quantize.tile import blocks_across, is_whole, largest_code, store_tile, tile_warps
+from planish_kernels.block_quantize.tile import (
+    blocks_across,
+    is_whole,
+    largest_code,
+    roomy_warps,
+    store_tile,
+    tile_warps,
+)
 
 
 @triton.jit
@@ -78,7 +85,8 @@ def block_quantize_triton(
     if codes.numel() == 0:
         return codes, scales
     across = blocks_across(block) if across is None else across
-    num_warps = tile_warps(block) if num_warps is None else num_warps
+    if num_warps is None:
+        num_warps = roomy_warps(block) if stochastic else tile_warps(block)
     with torch.cuda.device_of(dense):
         _quantize_kernel[(triton.cdiv(cols, block * across), triton.cdiv(rows, block))](
             dense,
