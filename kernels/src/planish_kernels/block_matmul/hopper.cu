@@ -15,6 +15,7 @@ struct alignas(64) TensorMap { unsigned char bytes[128]; };
 
 constexpr int STAGE = 128;     // codes along k in a stage: rows of 128 bytes, as wide as the swizzle
 constexpr int COLUMNS = 128;   // of a tile
+constexpr int WRITER_REGISTERS = 72;  // of each thread that writes codes; four warpgroups have 512 together
 constexpr int GROUP = 8;       // tiles of rows that share columns in the L2
 constexpr float MAGIC = 12582912.f;  // beyond 1.5 * 2^23 a float has no fraction
 constexpr float SMALLEST_SCALE = 7.52316384526264e-37f;
@@ -215,79 +216,98 @@ __device__ void store_dense(const float (&total)[64], void* out, i64 stride, int
     }
 }
 
-template <int BLOCK, int GROUPS, bool INT8, bool STOCHASTIC>
-__device__ void store_codes(float (&total)[64], unsigned char* out, float* out_scales, const Work& work, int tile_row,
-                            int row, int col, int lane, int warp, u64 seed, u64 offset, u32* maxima) {
+// Sums of a tile of 128 rows as two warpgroups hand them over in shared memory: [warp][column / 8][lane][4].
+__device__ float4* handed(float4* sums, int warp, int part, int lane) { return sums + (warp * 16 + part) * 32 + lane; }
+
+// Quantizes them. A warpgroup of its own does so, while the others are at the next tile; each of its warps has the rows of
+// two of theirs. It reads twice, so that it needs few registers.
+template <int BLOCK, bool INT8, bool STOCHASTIC>
+__device__ void store_codes(float4* sums, unsigned char* out, float* out_scales, const Work& work, int tile_row, int col,
+                            int lane, int writer, u64 seed, u64 offset, u32* maxima) {
     constexpr int ACROSS = COLUMNS / BLOCK, WARPS_DOWN = BLOCK / 16;
     // What lies outside the matrix must not widen a block's scale, though a bias reaches there.
-    if (tile_row + 64 * GROUPS > work.m || col + COLUMNS > work.n) {
+    bool is_inside = tile_row + 128 <= work.m && col + COLUMNS <= work.n;
+#pragma unroll 1
+    for (int warp = 2 * writer; warp < 2 * writer + 2; ++warp) {
+        // As integers magnitudes are in the same order, and NaN is the largest of all.
+        u32 largest[ACROSS];
 #pragma unroll
-        for (int i = 0; i < 64; ++i) {
-            int r = row + 8 * (i % 4 / 2) + lane / 4, c = col + 8 * (i / 4) + 2 * (lane % 4) + i % 2;
-            if (r >= work.m || c >= work.n) total[i] = 0.f;
+        for (int part = 0; part < ACROSS; ++part) largest[part] = 0;
+#pragma unroll
+        for (int j = 0; j < 16; ++j) {
+            float4 four = *handed(sums, warp, j, lane);
+            float x[4] = {four.x, four.y, four.z, four.w};
+#pragma unroll
+            for (int e = 0; e < 4; ++e) {
+                u32 magnitude = __float_as_uint(x[e]) & 0x7FFFFFFFu;
+                if (!is_inside) {
+                    int r = tile_row + 16 * warp + 8 * (e / 2) + lane / 4, c = col + 8 * j + 2 * (lane % 4) + e % 2;
+                    if (r >= work.m || c >= work.n) magnitude = 0;
+                }
+                largest[8 * j / BLOCK] = max(largest[8 * j / BLOCK], magnitude);
+            }
+        }
+#pragma unroll
+        for (int part = 0; part < ACROSS; ++part) {
+            u32 most = __reduce_max_sync(~0u, largest[part]);
+            if (lane == 0) maxima[warp * ACROSS + part] = most;
         }
     }
-    // As integers magnitudes are in the same order, and NaN is the largest of all.
-    u32 largest[ACROSS];
-#pragma unroll
-    for (int part = 0; part < ACROSS; ++part) largest[part] = 0;
-#pragma unroll
-    for (int i = 0; i < 64; ++i) {
-        u32 magnitude = __float_as_uint(total[i]) & 0x7FFFFFFFu;
-        largest[8 * (i / 4) / BLOCK] = max(largest[8 * (i / 4) / BLOCK], magnitude);
-    }
-#pragma unroll
-    for (int part = 0; part < ACROSS; ++part) {
-        u32 most = __reduce_max_sync(~0u, largest[part]);
-        if (lane == 0) maxima[warp * ACROSS + part] = most;
-    }
-    asm volatile("bar.sync 1, %0;" ::"n"(GROUPS * 128) : "memory");
-    float scale[ACROSS], inverse[ACROSS];
-#pragma unroll
-    for (int part = 0; part < ACROSS; ++part) {
-        u32 most = 0;
-#pragma unroll
-        for (int w = 0; w < WARPS_DOWN; ++w)
-            most = max(most, maxima[(warp / WARPS_DOWN * WARPS_DOWN + w) * ACROSS + part]);
-        scale[part] = block_scale<INT8>(most);
-        inverse[part] = __fdiv_rn(1.f, scale[part]);
-        int block_row = (tile_row + 16 * warp) / BLOCK, block_col = col / BLOCK + part;
-        if (lane == 0 && warp % WARPS_DOWN == 0 && block_row * BLOCK < work.m && block_col < work.out_scale_columns)
-            out_scales[(i64)block_row * work.out_scale_columns + block_col] = scale[part];
-    }
-    asm volatile("bar.sync 1, %0;" ::"n"(GROUPS * 128) : "memory");  // all have read: the next tile may write
+    asm volatile("bar.sync 1, 128;" ::: "memory");
     bool is_whole = work.out_stride % 8 == 0 && ((u64)out & 7) == 0;
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-        int r = row + 8 * half + lane / 4;
-        unsigned char* line = out + r * work.out_stride;
-#pragma unroll
+#pragma unroll 1
+    for (int warp = 2 * writer; warp < 2 * writer + 2; ++warp) {
+        int row = tile_row + 16 * warp;
+        float scale, inverse;
+        // Not unrolled: registers are few.
+#pragma unroll 1
         for (int group = 0; group < 4; ++group) {
-            // Eight columns share a draw, four lanes hold them: each draws for one of four times eight, and they trade.
-            u32 drawn[4] = {}, words[4];
-            if (STOCHASTIC) {
-                philox(drawn, seed, offset, (u64)((i64)((col + 32 * group) / 8 + lane % 4) * work.m + r));
-                turn(drawn, lane);
-            }
+            if (32 * group % BLOCK == 0) {
+                int part = 32 * group / BLOCK;
+                u32 most = 0;
 #pragma unroll
-            for (int j = 0; j < 4; ++j) {
-                int at = 4 * (4 * group + j) + 2 * half, part = 8 * (4 * group + j) / BLOCK;
-                words[j] = code_pair<INT8, STOCHASTIC>(exact_ratio(total[at], scale[part], inverse[part]),
-                                                       exact_ratio(total[at + 1], scale[part], inverse[part]), drawn[j]);
+                for (int w = 0; w < WARPS_DOWN; ++w)
+                    most = max(most, maxima[(warp / WARPS_DOWN * WARPS_DOWN + w) * ACROSS + part]);
+                scale = block_scale<INT8>(most);
+                inverse = __fdiv_rn(1.f, scale);
+                int block_row = row / BLOCK, block_col = col / BLOCK + part;
+                if (lane == 0 && warp % WARPS_DOWN == 0 && row < work.m && block_col < work.out_scale_columns)
+                    out_scales[(i64)block_row * work.out_scale_columns + block_col] = scale;
             }
-            turn(words, lane);
-            int c = col + 32 * group + 8 * (lane % 4);
-            if (r >= work.m) continue;
-            u32 first = __byte_perm(words[0], words[1], 0x5410), second = __byte_perm(words[2], words[3], 0x5410);
-            if (is_whole && c + 8 <= work.n) {
-                *reinterpret_cast<uint2*>(line + c) = make_uint2(first, second);
-            } else {
+            float4 four[4];
 #pragma unroll
-                for (int e = 0; e < 8; ++e)
-                    if (c + e < work.n) line[c + e] = (unsigned char)((e < 4 ? first : second) >> (8 * (e % 4)));
+            for (int j = 0; j < 4; ++j) four[j] = *handed(sums, warp, 4 * group + j, lane);
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                int r = row + 8 * half + lane / 4;
+                // Eight columns share a draw, four lanes hold them: each draws for one of four times eight, and they trade.
+                u32 drawn[4] = {}, words[4];
+                if (STOCHASTIC) {
+                    philox(drawn, seed, offset, (u64)((i64)((col + 32 * group) / 8 + lane % 4) * work.m + r));
+                    turn(drawn, lane);
+                }
+#pragma unroll
+                for (int j = 0; j < 4; ++j) {
+                    float low = half ? four[j].z : four[j].x, high = half ? four[j].w : four[j].y;
+                    words[j] = code_pair<INT8, STOCHASTIC>(exact_ratio(low, scale, inverse), exact_ratio(high, scale, inverse),
+                                                           drawn[j]);
+                }
+                turn(words, lane);
+                int c = col + 32 * group + 8 * (lane % 4);
+                if (r >= work.m) continue;
+                unsigned char* line = out + r * work.out_stride;
+                u32 first = __byte_perm(words[0], words[1], 0x5410), second = __byte_perm(words[2], words[3], 0x5410);
+                if (is_whole && c + 8 <= work.n) {
+                    *reinterpret_cast<uint2*>(line + c) = make_uint2(first, second);
+                } else {
+#pragma unroll
+                    for (int e = 0; e < 8; ++e)
+                        if (c + e < work.n) line[c + e] = (unsigned char)((e < 4 ? first : second) >> (8 * (e % 4)));
+                }
             }
         }
     }
+    asm volatile("bar.sync 1, 128;" ::: "memory");  // all have read the maxima: the next tile may write
 }
 
 template <bool INT8> struct Sums { typedef int type; };
@@ -335,9 +355,9 @@ struct Ahead {
     }
 };
 
-// GROUPS: warpgroups that multiply, 64 rows each. STAGES of shared memory.
+// GROUPS: warpgroups that multiply, 64 rows each. STAGES of shared memory. To write codes takes one warpgroup more.
 template <int BLOCK, int GROUPS, int STAGES, bool INT8, int OUT, bool STOCHASTIC>
-__global__ __launch_bounds__(128 * (GROUPS + 1), 1) void block_matmul(
+__global__ __launch_bounds__(128 * (GROUPS + (OUT == CODES ? 2 : 1)), 1) void block_matmul(
     const __grid_constant__ TensorMap a_map, const __grid_constant__ TensorMap b_map, const float* __restrict__ a_scales,
     const float* __restrict__ b_scales, const float* __restrict__ bias, void* __restrict__ out,
     float* __restrict__ out_scales, const i64* __restrict__ seed, const i64* __restrict__ offset,
@@ -345,20 +365,27 @@ __global__ __launch_bounds__(128 * (GROUPS + 1), 1) void block_matmul(
     typedef Factors<BLOCK, GROUPS> F;
     typedef typename Sums<INT8>::type Sum;
     constexpr int ROWS = 64 * GROUPS, PER = F::PER, ACROSS = F::ACROSS;
+    static_assert(OUT != CODES || GROUPS == 2, "tiles of codes hold whole blocks");
+    constexpr int FEEDERS = GROUPS + (OUT == CODES ? 1 : 0);  // the warpgroup that feeds
     constexpr bool IS_AHEAD = BLOCK == STAGE, IS_PIPELINED = IS_AHEAD && GROUPS == 2;
+    constexpr int FEEDER_REGISTERS = OUT == CODES && IS_AHEAD ? 24 : GROUPS == 3 ? 32 : 40;
     constexpr u32 A_BYTES = ROWS * STAGE, B_BYTES = COLUMNS * STAGE, STAGE_BYTES = A_BYTES + B_BYTES;
     extern __shared__ unsigned char memory[];
     u32 base = (shared_address(memory) + 1023) & ~1023u;
     __shared__ alignas(8) u64 barriers[2 * STAGES];
     __shared__ alignas(16) float factors[IS_AHEAD ? 1 : STAGES][IS_AHEAD ? 1 : F::COUNT];
-    __shared__ u32 maxima[4 * GROUPS * ACROSS];
+    __shared__ u32 maxima[OUT == CODES ? 4 * GROUPS * ACROSS : 1];
+    __shared__ alignas(8) u64 handover[2];
     u32 full = shared_address(barriers), empty = full + 8 * STAGES;
+    u32 given = shared_address(handover), taken = given + 8;
+    float4* sums_of_tile = reinterpret_cast<float4*>(memory + (base - shared_address(memory)) + STAGES * STAGE_BYTES);
     int group = threadIdx.x / 128, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     if (threadIdx.x == 0) {
         for (int s = 0; s < STAGES; ++s) {
             barrier_init(full + 8 * s, IS_AHEAD ? 1 : 2);  // codes, and factors
             barrier_init(empty + 8 * s, 4 * GROUPS);
         }
+        barrier_init(given, 4 * GROUPS), barrier_init(taken, 4);
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
     __syncthreads();
@@ -366,10 +393,10 @@ __global__ __launch_bounds__(128 * (GROUPS + 1), 1) void block_matmul(
     Tiles<ROWS> tiles(work.m, work.n);
     int stages = (work.k + STAGE - 1) / STAGE, inner_blocks = (work.k + BLOCK - 1) / BLOCK;
 
-    if (group == GROUPS) {
-        asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(GROUPS == 3 ? 32 : 40));
+    if (group == FEEDERS) {
+        asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(FEEDER_REGISTERS));
         // One warp fetches codes, three take turns at the factors: each has three stages' time for its loads.
-        int feeder = warp - 4 * GROUPS, turn = 0;
+        int feeder = warp - 4 * FEEDERS, turn = 0;
         if (IS_AHEAD && feeder > 0) return;
         u32 stage = 0, parity = 1;
         for (int tile = blockIdx.x; tile < tiles.count; tile += gridDim.x) {
@@ -408,9 +435,25 @@ __global__ __launch_bounds__(128 * (GROUPS + 1), 1) void block_matmul(
                 if (++stage == STAGES) stage = 0, parity ^= 1;
             }
         }
+    } else if (group == GROUPS) {
+        if constexpr (OUT == CODES) {
+            asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(WRITER_REGISTERS));
+            u32 parity = 0;
+            for (int tile = blockIdx.x; tile < tiles.count; tile += gridDim.x) {
+                int tile_row, tile_col;
+                tiles.place(tile, tile_row, tile_col);
+                barrier_wait(given, parity);
+                parity ^= 1;
+                store_codes<BLOCK, INT8, STOCHASTIC>(
+                    sums_of_tile, static_cast<unsigned char*>(out), out_scales, work, tile_row * ROWS, tile_col * COLUMNS,
+                    lane, warp - 4 * GROUPS, STOCHASTIC ? (u64)*seed : 0, STOCHASTIC ? (u64)*offset : 0, maxima);
+                if (lane == 0) barrier_arrive(taken);
+            }
+        }
     } else {
-        asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(GROUPS == 3 ? 152 : 232));
-        u32 stage = 0, parity = 0;
+        asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(
+            OUT == CODES ? (512 - FEEDER_REGISTERS - WRITER_REGISTERS) / 2 : GROUPS == 3 ? 152 : 232));
+        u32 stage = 0, parity = 0, taken_parity = 1;
         for (int tile = blockIdx.x; tile < tiles.count; tile += gridDim.x) {
             int tile_row, tile_col;
             tiles.place(tile, tile_row, tile_col);
@@ -515,9 +558,14 @@ __global__ __launch_bounds__(128 * (GROUPS + 1), 1) void block_matmul(
                     }
             }
             if constexpr (OUT == CODES) {
-                store_codes<BLOCK, GROUPS, INT8, STOCHASTIC>(
-                    total, static_cast<unsigned char*>(out), out_scales, work, tile_row * ROWS, row, col, lane, warp,
-                    STOCHASTIC ? (u64)*seed : 0, STOCHASTIC ? (u64)*offset : 0, maxima);
+                barrier_wait(taken, taken_parity);
+                taken_parity ^= 1;
+#pragma unroll
+                for (int j = 0; j < 16; ++j)
+                    *handed(sums_of_tile, warp, j, lane) =
+                        make_float4(total[4 * j], total[4 * j + 1], total[4 * j + 2], total[4 * j + 3]);
+                __syncwarp();
+                if (lane == 0) barrier_arrive(given);
             } else {
                 store_dense<OUT>(total, out, work.out_stride, row, col, work.m, work.n, lane);
             }

@@ -15,7 +15,7 @@ from planish_kernels.runtime.driver import TensorMap, byte_tensor_map
 from planish_kernels.runtime.nvrtc import CudaKernel, load_kernel
 
 STAGE = COLUMNS = 128
-_RATES = {128: {2: 0.99, 3: 1.0}, 64: {2: 1.0, 3: 1.0}, 32: {2: 0.95, 3: 1.0}, 16: {2: 0.95, 3: 1.0}}
+_RATES = {128: {2: 0.99, 3: 1.0}, 64: {2: 1.0, 3: 1.0}, 32: {2: 0.95, 3: 1.0}}
 """By block, how fast tiles of so many warpgroups are beside each other, where all processors have one; on an H200."""
 ALIGNMENT = 16
 """Of rows in memory, in bytes, as TMA reads them."""
@@ -31,15 +31,33 @@ class Variant:
     Attributes:
         groups: warpgroups that multiply; a tile has 64 rows for each.
         stages: of the pipeline through shared memory, 128 codes of the inner dimension each.
+        writes_codes: whether the output is quantized; a warpgroup of its own does that, from shared memory.
     """
 
     groups: int
     stages: int
+    writes_codes: bool = False
+
+    @property
+    def rows(self) -> int:
+        """Of a tile."""
+        return 64 * self.groups
+
+    @property
+    def threads(self) -> int:
+        """Of a thread block; one warpgroup feeds."""
+        return 128 * (self.groups + (2 if self.writes_codes else 1))
 
     @property
     def shared_bytes(self) -> int:
-        """Dynamic shared memory of a thread block."""
-        return self.stages * (64 * self.groups + COLUMNS) * STAGE + 1024
+        """Dynamic shared memory of a thread block: the pipeline, the sums that are handed over, and room to align."""
+        handed_over = 4 * self.rows * COLUMNS if self.writes_codes else 0
+        return self.stages * (self.rows + COLUMNS) * STAGE + handed_over + 1024
+
+
+DENSE_VARIANTS = (Variant(2, 6), Variant(3, 5))
+CODES_VARIANT = Variant(2, 5, writes_codes=True)
+"""Its tiles of 128 rows hold whole blocks of every size."""
 
 
 class _Work(ctypes.Structure):
@@ -103,26 +121,23 @@ def _processors(index: int) -> int:
     return torch.cuda.get_device_properties(index).multi_processor_count
 
 
-_STAGES = {2: 6, 3: 5}
-
-
 def default_variant(block: int, quantizes: bool, m: int, n: int, processors: int) -> Variant:
-    """The variant that should be fastest for an output ``[m, n]``: its tiles hold whole blocks, and few are left over.
+    """The variant that should be fastest for an output ``[m, n]``: of those that can, the one that leaves least over.
 
     Args:
         block: side of a block.
-        quantizes: whether the output is quantized, for which a tile must hold whole blocks.
+        quantizes: whether the output is quantized.
         m, n: the output's shape.
         processors: of the GPU; each works on one tile at a time.
     """
+    if quantizes:
+        return CODES_VARIANT
 
-    def rate(groups: int) -> float:
-        tiles = -(-m // (64 * groups)) * -(-n // COLUMNS)
-        return _RATES[block][groups] * m * n / (-(-tiles // processors) * processors * 64 * groups * COLUMNS)
+    def rate(variant: Variant) -> float:
+        rounds = -(-(-(-m // variant.rows) * -(-n // COLUMNS)) // processors)
+        return _RATES[block][variant.groups] * m * n / (rounds * processors * variant.rows * COLUMNS)
 
-    fitting = [groups for groups in _STAGES if not quantizes or 64 * groups % block == 0]
-    groups = max(fitting, key=rate)
-    return Variant(groups, _STAGES[groups])
+    return max(DENSE_VARIANTS, key=rate)
 
 
 def block_matmul_hopper(
@@ -154,15 +169,14 @@ def block_matmul_hopper(
         kernel = _kernel(
             block, variant, is_int8, "CODES" if quantizes else WRITTEN[out.dtype], stochastic and quantizes, index
         )
-        rows = 64 * variant.groups
-        tiles = -(-m // rows) * -(-n // COLUMNS)
+        tiles = -(-m // variant.rows) * -(-n // COLUMNS)
         work = _Work(
             *a_scales.stride(), *b_scales.t().stride(), out.stride(0), m, n, k,
             0 if out_scales is None else out_scales.shape[1],
         )  # fmt: skip
         kernel.launch(
-            (min(tiles, _processors(index)),), (128 * (variant.groups + 1),),
-            _map(a, rows), _map(b, COLUMNS), a_scales, b_scales,
+            (min(tiles, _processors(index)),), (variant.threads,),
+            _map(a, variant.rows), _map(b, COLUMNS), a_scales, b_scales,
             None if bias is None else bias.to(torch.float32), out, out_scales, seed, offset, work,
             shared_bytes=variant.shared_bytes
         )  # fmt: skip

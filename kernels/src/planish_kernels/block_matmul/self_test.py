@@ -10,7 +10,8 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from planish_kernels.block_matmul.hopper import block_matmul_hopper
+from planish_kernels.block_matmul.hopper import DENSE_VARIANTS, block_matmul_hopper
+from planish_kernels.block_quantize.reference import block_quantize_reference
 from planish_kernels.philox.scalar import as_scalar
 from planish_kernels.runtime.capability import cuda_available, cuda_capability, nvrtc_available
 from planish_kernels.runtime.self_test import register_self_test
@@ -46,7 +47,10 @@ def _absence() -> str:
 
 
 def product_error(code_dtype: torch.dtype, block: int, device: torch.device) -> float:
-    """The relative error (Frobenius) of a product of random codes and scales against float64, on a GPU."""
+    """The largest relative error (Frobenius) of a product in each variant against float64, on a GPU.
+
+    Random codes and scales. A quantized product must be the quantized dense one: what counts is the share that is not.
+    """
     generator = torch.Generator(device).manual_seed(block)
     codes, scales = [], []
     for size in (_ROWS, _COLS):
@@ -54,12 +58,20 @@ def product_error(code_dtype: torch.dtype, block: int, device: torch.device) -> 
         codes.append(drawn.to(torch.float32).to(code_dtype))
         shape = -(-size // block), -(-_INNER // block)
         scales.append(torch.rand(shape, generator=generator, device=device) + 0.5)
-    out = torch.full((_ROWS, _COLS), torch.nan, device=device)
     unused = as_scalar("seed", 0, device)
-    block_matmul_hopper(codes[0], scales[0], codes[1].t(), scales[1].t(), block, None, out, None, False, unused, unused)
+    operands = codes[0], scales[0], codes[1].t(), scales[1].t(), block, None
     wide = [_decoded(code, scale, block) for code, scale in zip(codes, scales, strict=True)]
     exact = wide[0] @ wide[1].t()
-    return float((out.double() - exact).norm() / exact.norm())
+    dense, errors = torch.empty((_ROWS, _COLS), device=device), []
+    for variant in DENSE_VARIANTS:
+        dense.fill_(torch.nan)
+        block_matmul_hopper(*operands, dense, None, False, unused, unused, variant)
+        errors.append(float((dense.double() - exact).norm() / exact.norm()))
+    expected = block_quantize_reference(dense, code_dtype, block, False, unused, unused)
+    found = torch.empty_like(expected[0]), torch.empty_like(expected[1])
+    block_matmul_hopper(*operands, *found, False, unused, unused)
+    errors += [float((got.float() != right.float()).float().mean()) for got, right in zip(found, expected, strict=True)]
+    return max(errors)
 
 
 def _decoded(codes: Tensor, scales: Tensor, block: int) -> Tensor:
