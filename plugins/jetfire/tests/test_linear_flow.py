@@ -8,8 +8,13 @@ import pytest
 import torch
 from planish_jetfire import Jetfire
 from planish_jetfire.linear.block_linear import BlockLinear
+from planish_jetfire.linear.encoders import following_encoders
+from planish_jetfire.state import QuantizationState
 from planish_kernels import block_quantize as quantize_package
+from planish_kernels.formats.block_float8 import BlockFloat8
 from planish_kernels.formats.block_int8 import BlockInt8
+from planish_kernels.formats.block_scaled import BlockScaled
+from planish_kernels.formats.sparse24 import Sparse24
 from torch import Tensor, nn
 
 
@@ -173,3 +178,17 @@ def test_gradients_are_rounded_without_bias() -> None:
         model(x).backward(grad)
         grads.append(x.grad)
     assert not torch.equal(*grads), "each pass draws anew"
+
+
+@pytest.mark.parametrize("kind", [BlockInt8, BlockFloat8])
+def test_what_another_method_packed_is_quantized_as_what_it_stands_for(kind: type[BlockScaled]) -> None:
+    packed = Sparse24.encode(torch.randn(64, 128))
+    state = QuantizationState(torch.device("cpu"), seed=0, rounding="nearest", start_step=0)
+    encoders = following_encoders(kind, 32, state, ("forward", "input_grad", "weight_grad"))
+    for operands in (encoders.forward, encoders.input_grad):
+        assert operands.right is not None
+        found = operands.right.encode(packed, contraction=1)
+        assert isinstance(found, kind)
+        assert torch.equal(found.decode(), kind.encode(packed.decode(), 32).decode())
+    state.eval()
+    assert encoders.forward.right.encode(packed, contraction=1) is packed

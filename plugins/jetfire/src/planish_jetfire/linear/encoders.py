@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from planish_kernels.formats.block_scaled import BlockScaled
-from planish_kernels.formats.format import Operand
+from planish_kernels.formats.format import Operand, decode
 from planish_kernels.nn import Encoder, LinearEncoders, Operands
 from torch import Tensor
 
@@ -75,15 +75,16 @@ class CastWeight:
 class WhileQuantizing:
     """Another encoder while the state quantizes, and the operand as it is in evaluation and before ``start_step``.
 
-    For layers that another method encodes too; :class:`planish_jetfire.linear.BlockLinear` has its own dense path.
+    For layers that another method encodes too, which may hand on an operand of its own format: that is decoded.
+    :class:`planish_jetfire.linear.BlockLinear` has its own dense path.
     """
 
     def __init__(self, encoder: Encoder, state: QuantizationState) -> None:
         self.encoder, self.state = encoder, state
 
-    def encode(self, tensor: Tensor, *, contraction: int) -> Operand:
+    def encode(self, tensor: Operand, *, contraction: int) -> Operand:
         """``tensor``, in blocks or as it is."""
-        return self.encoder.encode(tensor, contraction=contraction) if self.state.quantizes else tensor
+        return self.encoder.encode(decode(tensor), contraction=contraction) if self.state.quantizes else tensor
 
 
 def own_encoders(codes: WeightCodes, state: QuantizationState, matmuls: Collection[str]) -> LinearEncoders:
