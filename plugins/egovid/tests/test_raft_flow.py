@@ -16,7 +16,8 @@ from planish_egovid.flow.raft_config import RaftConfig
 torch = pytest.importorskip("torch")
 
 from planish_egovid.flow.raft import RaftFlow, load_raft, padding, upsampled  # noqa: E402
-from planish_egovid.testing.stand_in_raft import StandInCorrelation, StandInRaft  # noqa: E402
+from planish_egovid.flow.raft_refinement import looked_up  # noqa: E402
+from planish_egovid.testing.stand_in_raft import StandInCorrelation, StandInRaft, StandInUpdate  # noqa: E402
 
 CPU = RaftConfig(device="cpu", updates=3, pairs=4)
 
@@ -145,9 +146,86 @@ def test_parts_are_compiled_on_request(model: StandInRaft, monkeypatch: pytest.M
     compiled: list[Any] = []
     monkeypatch.setattr(torch, "compile", lambda part: (compiled.append(part), part)[1])
     RaftFlow(CPU, model)
-    assert not compiled
+    assert not compiled, "by itself on a GPU alone"
     RaftFlow(CPU.model_copy(update={"compiled": True}), model)
-    assert compiled == [model.feature_encoder, model.context_encoder, model.update_block, model.mask_predictor]
+    assert compiled == [model.feature_encoder, model.context_encoder, model.update_block]
+    assert isinstance(model.update_block, StandInUpdate), "the model itself is not changed"
+
+
+def pyramid_of(pairs: int, height: int, width: int, levels: int = 3) -> list[Any]:
+    """Random levels, each half the size of the one before."""
+    generator = torch.Generator().manual_seed(pairs)
+    return [
+        torch.randn(pairs * height * width, 1, height >> level, width >> level, generator=generator)
+        for level in range(levels)
+    ]
+
+
+@pytest.mark.parametrize("radius", [1, 4])
+def test_lookups_are_those_of_a_sampler(radius: int) -> None:
+    pairs, height, width = 2, 12, 17
+    pyramid = pyramid_of(pairs, height, width)
+    at = torch.rand(pairs, 2, height, width, generator=torch.Generator().manual_seed(1)) * 30 - 6
+    at[0, :, 0, 0] = torch.tensor([3.0, 5.0])
+    steps = torch.arange(-radius, radius + 1.0)
+    window = torch.stack(torch.meshgrid(steps, steps, indexing="ij"), -1)
+    expected = []
+    for level, volume in enumerate(pyramid):
+        places = at.permute(0, 2, 3, 1).reshape(-1, 1, 1, 2).double() / 2**level + window.double()
+        last = torch.tensor([volume.shape[3] - 1, volume.shape[2] - 1])
+        sampled = torch.nn.functional.grid_sample(volume.double(), 2 * places / last - 1, align_corners=True)
+        expected.append(sampled.reshape(pairs, height, width, -1))
+    found = looked_up(pyramid, radius, at, torch.float32)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    # Weights are differences of float32 positions of up to 30: 2^-24 * 32, times values of some 4.
+    torch.testing.assert_close(found.double(), torch.cat(expected, -1).permute(0, 3, 1, 2), atol=3e-5, rtol=0)
+    assert looked_up(pyramid, radius, at, torch.bfloat16).dtype is torch.bfloat16
+
+
+def test_far_and_broken_positions_read_nothing() -> None:
+    at = torch.full((1, 2, 4, 4), 1e30)
+    at[0, 0, 1], at[0, 1, 2], at[0, 0, 3] = -torch.inf, torch.inf, -7.0
+    assert not looked_up(pyramid_of(1, 4, 4, 1), 2, at, torch.float32).any()
+    looked_up(pyramid_of(1, 4, 4, 1), 2, torch.full((1, 2, 4, 4), torch.nan), torch.float32)
+
+
+class TorchvisionLikeCorrelation(StandInCorrelation):
+    """A pyramid laid out as torchvision's."""
+
+    out_channels = 2 * 9
+    num_levels, radius = 2, 1
+
+    def build_pyramid(self, fmap1: Any, fmap2: Any) -> None:
+        super().build_pyramid(fmap1, fmap2)
+        pairs, height, width = self.corr_pyramid[0].shape[:3]
+        first = self.corr_pyramid[0].reshape(pairs * height * width, 1, height, width)
+        self.corr_pyramid = [first, torch.nn.functional.avg_pool2d(first, 2)]
+
+    def index_pyramid(self, centroids_coords: Any) -> Any:
+        return looked_up(self.corr_pyramid, self.radius, centroids_coords, torch.float32)
+
+
+def test_refinement_in_a_short_format_is_compiled_for_any_number_of_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    like = StandInRaft().eval()
+    like.corr_block = TorchvisionLikeCorrelation()
+    like.update_block = StandInUpdate(like.corr_block.out_channels)
+    traced: list[Any] = []
+    compile_ = torch.compile
+
+    def counting(function: Any) -> Any:
+        return compile_(function, backend=lambda graph, inputs: (traced.append(function), graph.forward)[1])
+
+    monkeypatch.setattr(torch, "compile", counting)
+    clips = [clip_of(frames, seed=frames) for frames in (6, 4, 5, 3)]
+    exact = list(RaftFlow(CPU, like).flows(clips))
+    short = RaftFlow(CPU.model_copy(update={"dtype": "bfloat16", "compiled": True, "pairs": 64}), like)
+    for flow, expected in zip(short.flows(clips), exact, strict=True):
+        difference = np.abs(flow - expected)
+        assert 0 < np.median(difference) < 0.05 * np.abs(expected).max()
+    assert short._refinement is not None
+    steps = [function for function in traced if function == short._refinement._step]
+    assert len(steps) == 2, "one for the first number of pairs, one for all others"
+    assert next(like.update_block.parameters()).dtype is torch.float32, "the model itself is not changed"
 
 
 def test_the_name_says_what_ran(model: StandInRaft) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -24,12 +23,8 @@ from planish_egovid.benchmark.raft_rates import RaftCase, RaftSizes, large_raft,
 NAME = "egovid-models"
 
 
-def run(
-    *, device: str, quick: bool, compiled: bool = False, command: str = "", say: Callable[[str], None] = print
-) -> BenchmarkResult:
+def run(*, device: str, quick: bool, command: str = "", say: Callable[[str], None] = print) -> BenchmarkResult:
     """Check both models against their references, then measure them.
-
-    ``compiled`` also measures RAFT through ``torch.compile``, which takes a minute more.
 
     Without a GPU only ``quick`` runs, on tiny models, to see that the program works.
 
@@ -45,7 +40,6 @@ def run(
         raise UnsupportedError(f"device is {device!r}, and torch {torch.__version__} sees no CUDA GPU")
     notes = ["Weights are random, of the published models' sizes: no speed depends on their values."]
     clip_sizes, raft_sizes = _sizes(on_gpu, quick)
-    raft_sizes = replace(raft_sizes, compiled=compiled)
     if not on_gpu:
         notes.append("Tiny models on a processor, to see that the program works: no figure here is a result.")
     rows: list[Row] = []
@@ -88,7 +82,7 @@ def _sizes(on_gpu: bool, quick: bool) -> tuple[ClipSizes, RaftSizes]:
     if not on_gpu:
         return clip_rates.QUICK, raft_rates.QUICK
     if quick:
-        return ClipSizes(batches=(64,), rounds=3), RaftSizes(pairs=(56,), rounds=2, compiled=False)
+        return ClipSizes(batches=(64,), rounds=3), RaftSizes(pairs=(56,), rounds=2)
     return ClipSizes(), RaftSizes()
 
 
@@ -119,12 +113,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python3 -m planish_egovid.benchmark.model_backends", description=__doc__)
     parser.add_argument("--json", type=Path, help="result file")
     parser.add_argument("--quick", action="store_true", help="small sizes, few rounds: to see that it works")
-    parser.add_argument("--compile", action="store_true", help="also measure RAFT through torch.compile")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     given = parser.parse_args(arguments)
     command = f"planish bench {NAME} --device {given.device}" + (" --quick" if given.quick else "")
     try:
-        result = run(device=given.device, quick=given.quick, compiled=given.compile, command=command)
+        result = run(device=given.device, quick=given.quick, command=command)
         if given.json is not None:
             write_result(result, given.json)
     except PlanishError as error:

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from planish_egovid.flow.raft_config import RaftConfig
+from planish_egovid.flow.raft_refinement import Refinement, can_look_up
 from planish_egovid.model.source import explained, require
 from planish_egovid.model.torch_threads import torch_threads
 
@@ -42,7 +43,8 @@ class RaftFlow:
     the host while the next ones are computed.
 
     The encoders and the refinement run in the configured number format; correlations, coordinates and the flow itself
-    are float32, with TF32 allowed where the format is shorter than float32.
+    are float32, with TF32 allowed where the format is shorter than float32. Compiled, refinement in a short format is
+    :class:`~planish_egovid.flow.raft_refinement.Refinement`, where correlations are laid out as in torchvision's model.
     """
 
     pixels: Literal["gray", "rgb"] = "rgb"
@@ -71,10 +73,15 @@ class RaftFlow:
         self.model = loaded
         self.updates, self.pairs, self.threads = config.updates, config.pairs, config.threads
         self.keeps_padding = keeps_padding
-        if config.compiled:
-            for part in ("feature_encoder", "context_encoder", "update_block", "mask_predictor"):
-                if getattr(loaded, part, None) is not None:
-                    setattr(loaded, part, torch.compile(getattr(loaded, part)))
+        self._encoders: tuple[Any, Any] = loaded.feature_encoder, loaded.context_encoder
+        self._update, self._mask_predictor = loaded.update_block, getattr(loaded, "mask_predictor", None)
+        self._refinement: Refinement | None = None
+        if self._on_gpu if config.compiled is None else config.compiled:
+            self._encoders = torch.compile(loaded.feature_encoder), torch.compile(loaded.context_encoder)
+            if self.dtype != torch.float32 and can_look_up(loaded.corr_block):
+                self._refinement = Refinement(loaded, self.dtype)
+            else:
+                self._update = torch.compile(loaded.update_block)
 
     def flows(self, clips: Sequence[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
         """Yield the flow of each clip, in order.
@@ -145,12 +152,13 @@ class RaftFlow:
             pixels = pixels.pin_memory().to(self.device, non_blocking=True)
         index = torch.from_numpy(first).to(self.device)
         # Frames of the encoder a pass: about the work of a pass of pairs.
-        features, contexts = [], []
+        features: list[Tensor] = []
+        contexts: list[Tensor] = []
         for part in torch.split(pixels, self.pairs):
             images = functional.pad(part.permute(0, 3, 1, 2).float() / 127.5 - 1, pads, mode="replicate")
             with self._autocast():
-                features.append(self.model.feature_encoder(images).float())
-                contexts.append(self.model.context_encoder(images).float())
+                for encoder, found in zip(self._encoders, (features, contexts), strict=True):
+                    found.append(encoder(images).float())
         feature, context = torch.cat(features), torch.cat(contexts)
         return torch.cat(
             [self._refine(feature[part], feature[part + 1], context[part]) for part in torch.split(index, self.pairs)]
@@ -166,19 +174,25 @@ class RaftFlow:
         columns = torch.arange(width, device=first.device, dtype=torch.float32)
         grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"))[None].expand(pairs, -1, -1, -1)
         # Coordinates stay float32: in bfloat16 a position beyond 256 is no longer right to a pixel.
-        at = grid
-        for _ in range(self.updates):
-            # cuDNN's sampler takes no more than some 65 000 images, and here each pixel's correlations are one.
-            with torch.backends.cudnn.flags(enabled=False):
-                correlation = self.model.corr_block.index_pyramid(centroids_coords=at)
-            with self._autocast():
-                hidden, step = self.model.update_block(hidden, context, correlation, at - grid)
-            at = at + step.float()
+        at, mask = grid, None
+        if self._refinement is not None:
+            hidden, context = self._refinement.short(hidden), self._refinement.short(context)
+            at = grid.contiguous()
+            for _ in range(self.updates):
+                hidden, at = self._refinement.step(self.model.corr_block.corr_pyramid, hidden, context, at, grid)
+            mask = self._refinement.mask(hidden)
+        else:
+            for _ in range(self.updates):
+                # cuDNN's sampler takes no more than some 65 000 images, and here each pixel's correlations are one.
+                with torch.backends.cudnn.flags(enabled=False):
+                    correlation = self.model.corr_block.index_pyramid(centroids_coords=at)
+                with self._autocast():
+                    hidden, step = self._update(hidden, context, correlation, at - grid)
+                at = at + step.float()
+            if self._mask_predictor is not None:
+                with self._autocast():
+                    mask = self._mask_predictor(hidden).float()
         self.model.corr_block.corr_pyramid = []  # a gigabyte or more that the next pass would allocate beside
-        mask = None
-        if self.model.mask_predictor is not None:
-            with self._autocast():
-                mask = self.model.mask_predictor(hidden).float()
         return upsampled(at - grid, mask)
 
     def _autocast(self) -> Any:

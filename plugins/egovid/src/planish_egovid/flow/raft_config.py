@@ -27,6 +27,7 @@ class RaftConfig(Placement):
         description="frame pairs that go through the model at a time, on a GPU those of several clips; 56 of 960x540 "
         "take about 25 GB, and fewer are tried where memory is short",
     )
-    compiled: bool = Field(
-        False, description="pass the model's parts through torch.compile: minutes at the start, for long runs"
+    compiled: bool | None = Field(
+        None,
+        description="compile the encoders and the refinement, some half a minute at the start; null: on a GPU",
     )

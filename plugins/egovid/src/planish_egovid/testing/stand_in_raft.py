@@ -35,9 +35,10 @@ class StandInUpdate(nn.Module):
 
     hidden_state_size = 4
 
-    def __init__(self) -> None:
+    def __init__(self, correlations: int = StandInCorrelation.out_channels) -> None:
+        """Draw weights for so many correlations of each cell."""
         super().__init__()
-        self.mix = nn.Conv2d(4 + 6 + 5 + 2, 4, 3, padding=1)
+        self.mix = nn.Conv2d(4 + 6 + correlations + 2, 4, 3, padding=1)
         self.head = nn.Conv2d(4, 2, 3, padding=1)
 
     def forward(self, hidden: Tensor, context: Tensor, correlation: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
