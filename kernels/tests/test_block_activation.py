@@ -74,6 +74,29 @@ def test_the_kernel_draws_as_the_reference_does(is_gated, kernel_device):
             assert ((one.codes.int() - other.codes.int()) != 0).float().mean() < 2e-3
 
 
+@pytest.mark.parametrize("kind", [BlockInt8, BlockFloat8])
+@pytest.mark.parametrize(("shape", "block"), [((70, 128), 32), ((33, 192), 64), ((128, 128), 128)])
+@pytest.mark.parametrize("impl", ["reference", "triton"])
+def test_gradients_side_by_side_are_the_same_bits(kind, shape, block, impl, kernel_device):
+    device = kernel_device if impl == "triton" else torch.device("cpu")
+    x, up, grad = (operand(kind, shape, block, seed, device) for seed in (1, 2, 3))
+    how = {"activation": "silu", "seed": 3, "offset": 5, "impl": impl}
+    apart = block_activation_backward(grad, x, up, **how)
+    wide, nothing = block_activation_backward(grad, x, up, side_by_side=True, **how)
+    assert nothing is None
+    assert wide.shape == (shape[0], 2 * shape[1])
+    assert torch.equal(wide.codes.float(), torch.cat([one.codes.float() for one in apart], 1))
+    assert torch.equal(wide.scales, torch.cat([one.scales for one in apart], 1))
+
+
+def test_side_by_side_takes_two_gradients_of_whole_blocks():
+    x, whole = (operand(BlockInt8, (32, cols), 32, 1, torch.device("cpu")) for cols in (40, 64))
+    with pytest.raises(ValueError, match="there is no up: ask for them one by one"):
+        block_activation_backward(whole, whole, side_by_side=True)
+    with pytest.raises(ValueError, match="x has 40 columns in blocks of 32"):
+        block_activation_backward(x, x, x, side_by_side=True)
+
+
 def test_stochastic_gradients_are_unbiased():
     x, up, grad = (operand(BlockInt8, (32, 64), 32, seed, torch.device("cpu")) for seed in (1, 2, 3))
     _, gradients = exact("silu", grad, x, up)
@@ -116,8 +139,11 @@ def test_opcheck():
     zero = torch.tensor(0)
     for up in ((None, None), (x.codes.clone(), x.scales.clone())):
         torch.library.opcheck(torch.ops.planish.block_activation, (x.codes, x.scales, *up, 32, "silu", "auto"))
-        arguments = (x.codes, x.scales, x.codes, x.scales, *up, 32, "gelu", True, zero, zero, "auto")
+        arguments = (x.codes, x.scales, x.codes, x.scales, *up, 32, "gelu", False, True, zero, zero, "auto")
         torch.library.opcheck(torch.ops.planish.block_activation_backward, arguments)
+    whole = operand(BlockInt8, (33, 64), 32, 1, torch.device("cpu"))
+    arguments = (*(whole.codes, whole.scales) * 3, 32, "gelu", True, True, zero, zero, "auto")
+    torch.library.opcheck(torch.ops.planish.block_activation_backward, arguments)
 
 
 @pytest.mark.gpu

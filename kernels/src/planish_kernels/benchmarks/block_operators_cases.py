@@ -152,7 +152,7 @@ def _activation_cases(rows: int, cols: int, block: int, twins: Twins) -> Iterato
         3 * elements,
         lambda gc, gs, xc, xs, grad, x, zero: of_gelu(grad, x),
         lambda gc, gs, xc, xs, grad, x, zero, **tiles: backward(
-            gc, gs, xc, xs, None, None, block, "gelu", True, zero, zero, **tiles
+            gc, gs, xc, xs, None, None, block, "gelu", False, True, zero, zero, **tiles
         )[:2],
     )
     yield _case(
@@ -182,7 +182,7 @@ def _activation_cases(rows: int, cols: int, block: int, twins: Twins) -> Iterato
         5 * elements,
         lambda gc, gs, xc, xs, uc, us, grad, x, up, zero: of_swiglu(grad, x, up),
         lambda gc, gs, xc, xs, uc, us, grad, x, up, zero, **tiles: backward(
-            gc, gs, xc, xs, uc, us, block, "silu", True, zero, zero, **tiles
+            gc, gs, xc, xs, uc, us, block, "silu", False, True, zero, zero, **tiles
         ),
     )
 

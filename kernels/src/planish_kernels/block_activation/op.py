@@ -52,23 +52,27 @@ def _(
 @block_activation_backward_op.implement("triton", supports=_supports)
 def _(
     grad_codes: Tensor, grad_scales: Tensor, x_codes: Tensor, x_scales: Tensor, up_codes: Tensor | None,
-    up_scales: Tensor | None, block: int, activation: str, stochastic: bool, seed: Tensor, offset: Tensor,
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:  # fmt: skip
+    up_scales: Tensor | None, block: int, activation: str, side_by_side: bool, stochastic: bool, seed: Tensor,
+    offset: Tensor,
+) -> tuple[Tensor | None, ...]:  # fmt: skip
     from planish_kernels.block_activation.triton import block_activation_backward_triton
 
     return block_activation_backward_triton(
-        grad_codes, grad_scales, x_codes, x_scales, up_codes, up_scales, block, activation, stochastic, seed, offset
-    )
+        grad_codes, grad_scales, x_codes, x_scales, up_codes, up_scales, block, activation, side_by_side, stochastic,
+        seed, offset,
+    )  # fmt: skip
 
 
 @block_activation_backward_op.implement("reference")
 def _(
     grad_codes: Tensor, grad_scales: Tensor, x_codes: Tensor, x_scales: Tensor, up_codes: Tensor | None,
-    up_scales: Tensor | None, block: int, activation: str, stochastic: bool, seed: Tensor, offset: Tensor,
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:  # fmt: skip
+    up_scales: Tensor | None, block: int, activation: str, side_by_side: bool, stochastic: bool, seed: Tensor,
+    offset: Tensor,
+) -> tuple[Tensor | None, ...]:  # fmt: skip
     return block_activation_backward_reference(
-        grad_codes, grad_scales, x_codes, x_scales, up_codes, up_scales, block, activation, stochastic, seed, offset
-    )
+        grad_codes, grad_scales, x_codes, x_scales, up_codes, up_scales, block, activation, side_by_side, stochastic,
+        seed, offset,
+    )  # fmt: skip
 
 
 @torch.library.custom_op("planish::block_activation", mutates_args=())
@@ -90,11 +94,12 @@ def _(
 @torch.library.custom_op("planish::block_activation_backward", mutates_args=())
 def _block_activation_backward(
     grad_codes: Tensor, grad_scales: Tensor, x_codes: Tensor, x_scales: Tensor, up_codes: Tensor | None,
-    up_scales: Tensor | None, block: int, activation: str, stochastic: bool, seed: Tensor, offset: Tensor, impl: str,
+    up_scales: Tensor | None, block: int, activation: str, side_by_side: bool, stochastic: bool, seed: Tensor,
+    offset: Tensor, impl: str,
 ) -> list[Tensor]:  # fmt: skip
     found = block_activation_backward_op.dispatch(
-        impl, grad_codes, grad_scales, x_codes, x_scales, up_codes, up_scales, block, activation, stochastic, seed,
-        offset,
+        impl, grad_codes, grad_scales, x_codes, x_scales, up_codes, up_scales, block, activation, side_by_side,
+        stochastic, seed, offset,
     )  # fmt: skip
     return [tensor for tensor in found if tensor is not None]
 
@@ -102,9 +107,12 @@ def _block_activation_backward(
 @_block_activation_backward.register_fake
 def _(
     grad_codes: Tensor, grad_scales: Tensor, x_codes: Tensor, x_scales: Tensor, up_codes: Tensor | None,
-    up_scales: Tensor | None, block: int, activation: str, stochastic: bool, seed: Tensor, offset: Tensor, impl: str,
+    up_scales: Tensor | None, block: int, activation: str, side_by_side: bool, stochastic: bool, seed: Tensor,
+    offset: Tensor, impl: str,
 ) -> list[Tensor]:  # fmt: skip
     one = [grad_codes, grad_scales]
+    if side_by_side:
+        return [tensor.new_empty((tensor.shape[0], 2 * tensor.shape[1])) for tensor in one]
     return [torch.empty_like(tensor) for tensor in (one if up_codes is None else one * 2)]
 
 
@@ -152,6 +160,7 @@ def block_activation_backward(
     up: BlockScaled | None = None,
     *,
     activation: str = "gelu",
+    side_by_side: bool = False,
     rounding: str = "stochastic",
     seed: int | Tensor = 0,
     offset: int | Tensor = 0,
@@ -164,13 +173,15 @@ def block_activation_backward(
         x: what the forward pass took.
         up: likewise.
         activation: as there.
+        side_by_side: whether both gradients are to be one matrix ``[rows, 2 * cols]``, that of ``x`` first, as one
+            matmul takes them; only with ``up``, and where blocks divide the columns.
         rounding: of the gradients; ``"stochastic"`` keeps them unbiased.
         seed: as for ``block_quantize``.
         offset: likewise. The gradient of ``up`` is drawn under ``offset + 1``: step by 2.
         impl: a backend by name, or ``"auto"``.
 
     Returns:
-        The gradient of ``x``, and that of ``up`` or None.
+        The gradient of ``x``, and that of ``up`` or None; side by side both, and None.
 
     Raises:
         ValueError, TypeError: operands that do not fit each other.
@@ -183,11 +194,15 @@ def block_activation_backward(
     require_row_major("grad_output", grad_output, x)
     if up is not None:
         require_row_major("up", up, x)
+    if side_by_side and (up is None or x.shape[1] % x.block):
+        given = "there is no up" if up is None else f"x has {x.shape[1]} columns in blocks of {x.block}"
+        raise ValueError(f"side_by_side takes two gradients of whole blocks, {given}: ask for them one by one")
     device = x.codes.device
     seed, offset = as_scalar("seed", seed, device), as_scalar("offset", offset, device)
     found = _block_activation_backward(
         grad_output.codes, grad_output.scales, x.codes, x.scales, None if up is None else up.codes,
-        None if up is None else up.scales, x.block, activation, rounding == "stochastic", seed, offset, impl,
+        None if up is None else up.scales, x.block, activation, side_by_side, rounding == "stochastic", seed,
+        offset, impl,
     )  # fmt: skip
     gradients = [type(x)(codes, scales, x.block, grad_output.dtype) for codes, scales in zip(found[::2], found[1::2])]
-    return gradients[0], gradients[1] if up is not None else None
+    return gradients[0], gradients[1] if len(gradients) == 2 else None

@@ -30,10 +30,11 @@ def block_activation_backward_reference(
     up_scales: Tensor | None,
     block: int,
     activation: str,
+    side_by_side: bool,
     stochastic: bool,
     seed: Tensor,
     offset: Tensor,
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+) -> tuple[Tensor | None, ...]:
     """Codes and scales of the gradient of ``x``, and of that of ``up`` if there is one (drawn under ``offset + 1``)."""
     grad = decoded(grad_codes, grad_scales, block)
     value, slope = activation_and_slope(decoded(x_codes, x_scales, block), activation)
@@ -42,4 +43,7 @@ def block_activation_backward_reference(
         return *block_quantize_reference(grad * slope, *how, offset), None, None
     up = decoded(up_codes, up_scales, block)
     of_x = block_quantize_reference(grad * up * slope, *how, offset)
-    return *of_x, *block_quantize_reference(grad * value, *how, offset + 1)
+    of_up = block_quantize_reference(grad * value, *how, offset + 1)
+    if side_by_side:
+        return torch.cat((of_x[0], of_up[0]), 1), torch.cat((of_x[1], of_up[1]), 1), None, None
+    return *of_x, *of_up

@@ -9,7 +9,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from planish_kernels.block_quantize.tile import blocks_across, is_whole, largest_code, load_tile, store_tile, tile_warps
+from planish_kernels.block_quantize.tile import (
+    blocks_across,
+    is_whole,
+    largest_code,
+    load_tile,
+    roomy_warps,
+    store_tile,
+    tile_warps,
+)
 from planish_kernels.gated_activation.curve import activation_and_slope
 
 
@@ -76,6 +84,8 @@ def _backward_kernel(
     rows,
     cols,
     scale_columns,
+    row_stride,
+    scale_stride,
     ACTIVATION: tl.constexpr,
     IS_GATED: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -111,6 +121,8 @@ def _backward_kernel(
             LARGEST,
             IS_INT8,
             STOCHASTIC,
+            row_stride,
+            scale_stride,
         )
     store_tile(
         of_x,
@@ -129,6 +141,8 @@ def _backward_kernel(
         LARGEST,
         IS_INT8,
         STOCHASTIC,
+        row_stride,
+        scale_stride,
     )
 
 
@@ -187,21 +201,31 @@ def block_activation_backward_triton(
     up_scales: Tensor | None,
     block: int,
     activation: str,
+    side_by_side: bool,
     stochastic: bool,
     seed: Tensor,
     offset: Tensor,
     *,
     across: int | None = None,
     num_warps: int | None = None,
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-    """Codes and scales of the gradient of ``x``, and of that of ``up`` if there is one."""
+) -> tuple[Tensor | None, ...]:
+    """Codes and scales of the gradient of ``x``, and of that of ``up`` if there is one; both as one if side by side."""
     rows, cols = x_codes.shape
-    grad_x = _like(grad_codes, grad_scales)
-    grad_up = None if up_codes is None else _like(grad_codes, grad_scales)
+    if side_by_side:
+        codes, scales = (grad_codes.new_empty(len(t), 2 * t.shape[1]) for t in (grad_codes, grad_scales))
+        scales = scales.to(torch.float32)
+        grad_x, grad_up = (codes, scales), (codes[:, cols:], scales[:, grad_scales.shape[1] :])
+        found: tuple[Tensor | None, ...] = (codes, scales, None, None)
+    else:
+        grad_x = _like(grad_codes, grad_scales)
+        grad_up = grad_x if up_codes is None else _like(grad_codes, grad_scales)
+        found = (*grad_x, *((None, None) if up_codes is None else grad_up))
     if x_codes.numel() == 0:
-        return *grad_x, *((None, None) if grad_up is None else grad_up)
+        return found
     across = blocks_across(block) if across is None else across
-    num_warps = tile_warps(block) if num_warps is None else num_warps
+    if num_warps is None:
+        # Two gradients take more registers than half the threads have.
+        num_warps = roomy_warps(block) if up_codes is None else tile_warps(block)
     with torch.cuda.device_of(x_codes):
         _backward_kernel[(triton.cdiv(cols, block * across), triton.cdiv(rows, block))](
             grad_codes,
@@ -211,13 +235,15 @@ def block_activation_backward_triton(
             x_codes if up_codes is None else up_codes,
             x_scales if up_scales is None else up_scales,
             *grad_x,
-            *(grad_x if grad_up is None else grad_up),
+            *grad_up,
             seed,
             offset,
             offset + 1,
             rows,
             cols,
             grad_scales.shape[1],
+            grad_x[0].stride(0),
+            grad_x[1].stride(0),
             ACTIVATION=activation,
             IS_GATED=up_codes is not None,
             BLOCK=block,
@@ -228,4 +254,4 @@ def block_activation_backward_triton(
             STOCHASTIC=stochastic,
             num_warps=num_warps,
         )
-    return *grad_x, *((None, None) if grad_up is None else grad_up)
+    return found

@@ -133,6 +133,12 @@ class BlockNormGradients(NamedTuple):
     weight: Tensor
     bias: Tensor | None
 
+    def like(self, weight: Tensor | None, bias: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """Those of the parameters that the norm has, in their dtypes; None for those that it has not."""
+        pairs = (self.weight, weight), (self.bias, bias)
+        of_weight, of_bias = (None if g is None or p is None else g.to(p.dtype) for g, p in pairs)
+        return of_weight, of_bias
+
 
 def row_statistics(x: BlockScaled, kind: str = "layer", eps: float = 1e-5, *, impl: str = "auto") -> Tensor:
     """Mean and reciprocal deviation of each row of what ``x`` decodes to.

@@ -107,20 +107,32 @@ def spread(scale, BLOCK: tl.constexpr, ACROSS: tl.constexpr):
 
 
 @triton.jit
-def _scale_places(first_row, first_col, scale_columns, BLOCK: tl.constexpr, ACROSS: tl.constexpr):
+def _scale_places(first_row, first_col, scale_columns, BLOCK: tl.constexpr, ACROSS: tl.constexpr, scale_stride=None):
     """Where the scales of a tile lie, and which of them exist: a scalar where there is one."""
     within = first_col // BLOCK
     if ACROSS > 1:
         within = within + tl.arange(0, ACROSS)
-    return (first_row // BLOCK).to(tl.int64) * scale_columns + within, within < scale_columns
+    if scale_stride is None:
+        place = (first_row // BLOCK).to(tl.int64) * scale_columns + within
+    else:
+        place = (first_row // BLOCK).to(tl.int64) * scale_stride + within
+    return place, within < scale_columns
 
 
 @triton.jit
-def tile_places(first_row, first_col, rows, cols, BLOCK: tl.constexpr, ACROSS: tl.constexpr):
-    """Where the entries of a tile lie in a contiguous matrix ``[rows, cols]``, and which of them exist."""
+def tile_places(first_row, first_col, rows, cols, BLOCK: tl.constexpr, ACROSS: tl.constexpr, row_stride=None):
+    """Where the entries of a tile lie in a row-major matrix ``[rows, cols]``, and which of them exist.
+
+    ``row_stride`` is that of the matrix where it is part of a wider one.
+    """
     row = first_row + tl.arange(0, BLOCK)[:, None]
     col = first_col + tl.arange(0, BLOCK * ACROSS)[None, :]
-    return row.to(tl.int64) * cols + col, (row < rows) & (col < cols)
+    inside = (row < rows) & (col < cols)
+    if row_stride is None:
+        place = row.to(tl.int64) * cols + col
+    else:
+        place = row.to(tl.int64) * row_stride + col
+    return place, inside
 
 
 @triton.jit
@@ -169,11 +181,11 @@ def quantized(
 @triton.jit
 def store_quantized(
     rounded, scale, codes, scales, first_row, first_col, rows, cols, scale_columns,
-    BLOCK: tl.constexpr, ACROSS: tl.constexpr, IS_WHOLE: tl.constexpr,
+    BLOCK: tl.constexpr, ACROSS: tl.constexpr, IS_WHOLE: tl.constexpr, row_stride=None, scale_stride=None,
 ):  # fmt: skip
-    """Write what ``quantized`` gave: contiguous codes ``[rows, cols]``, and scales."""
-    place, inside = tile_places(first_row, first_col, rows, cols, BLOCK, ACROSS)
-    scale_place, exists = _scale_places(first_row, first_col, scale_columns, BLOCK, ACROSS)
+    """Write what ``quantized`` gave: row-major codes ``[rows, cols]``, and scales; strides are of a wider matrix."""
+    place, inside = tile_places(first_row, first_col, rows, cols, BLOCK, ACROSS, row_stride)
+    scale_place, exists = _scale_places(first_row, first_col, scale_columns, BLOCK, ACROSS, scale_stride)
     if IS_WHOLE:
         tl.store(codes + place, rounded)
         tl.store(scales + scale_place, scale)
@@ -186,12 +198,13 @@ def store_quantized(
 def store_tile(
     values, codes, scales, seed, offset, first_row, first_col, rows, cols, scale_columns,
     BLOCK: tl.constexpr, ACROSS: tl.constexpr, IS_WHOLE: tl.constexpr, LARGEST: tl.constexpr,
-    IS_INT8: tl.constexpr, STOCHASTIC: tl.constexpr,
+    IS_INT8: tl.constexpr, STOCHASTIC: tl.constexpr, row_stride=None, scale_stride=None,
 ):  # fmt: skip
     """Quantize a float32 tile and write its codes and scales."""
     rounded, scale = quantized(
         values, seed, offset, first_row, first_col, rows, cols, BLOCK, ACROSS, IS_WHOLE, LARGEST, IS_INT8, STOCHASTIC
     )
     store_quantized(
-        rounded, scale, codes, scales, first_row, first_col, rows, cols, scale_columns, BLOCK, ACROSS, IS_WHOLE
-    )
+        rounded, scale, codes, scales, first_row, first_col, rows, cols, scale_columns,
+        BLOCK, ACROSS, IS_WHOLE, row_stride, scale_stride,
+    )  # fmt: skip

@@ -84,8 +84,15 @@ def logical(linears: Sequence[Linear]) -> list[Tensor]:
     return [linear.logical for linear in linears]
 
 
+def columns(quantized: BlockScaled, first: int, count: int) -> BlockScaled:
+    """``count`` columns from ``first`` on, a multiple of the block: a view."""
+    block = quantized.block
+    scales = quantized.scales[:, first // block : -(-(first + count) // block)]
+    return type(quantized)(quantized.codes[:, first : first + count], scales, block, quantized.dtype)
+
+
 def side_by_side(parts: Sequence[BlockScaled]) -> BlockScaled | None:
-    """Matrices of equal rows as one; None where a block would reach over the end of one."""
+    """Matrices of equal rows as one; None where a block would reach over the end of one. One stands for all already."""
     first = parts[0]
     if len(parts) == 1:
         return first
@@ -99,7 +106,15 @@ def side_by_side(parts: Sequence[BlockScaled]) -> BlockScaled | None:
 def input_grad(
     arithmetic: Arithmetic, grads: Sequence[BlockScaled], linears: Sequence[Linear], codes: WeightCodes, draw: Draw
 ) -> BlockScaled:
-    """The gradient, in blocks, of what several linears multiply: the sum of ``grad @ weight``."""
+    """The gradient, in blocks, of what several linears multiply: the sum of ``grad @ weight``.
+
+    Args:
+        arithmetic: In which it is computed.
+        grads: Of the outputs: one for each linear, or one of all side by side.
+        linears: They.
+        codes: Their quantized weights.
+        draw: Of the rounding.
+    """
     weights, dtype = logical(linears), grads[0].dtype
     wide, stack = side_by_side(grads), codes.stack(weights, dtype)
     if wide is not None and stack is not None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from planish_jetfire.flow.arithmetic import Draws, Linear, input_grad, logical
 from planish_jetfire.flow.block_state import BlockState
-from planish_jetfire.flow.parameters import linear_grads
+from planish_jetfire.flow.parameters import grads_of_all, linear_grads
 
 
 class FeedForwardResult(NamedTuple):
@@ -65,14 +65,17 @@ def feed_forward_backward(
     at_output = input_grad(arithmetic, [quantized_grad], [contract], state.contract_codes, draws[8])
     # The second of its two gradients is drawn under the next offset, 10.
     at_input = block_activation_backward(
-        at_output, *widened, activation=state.structure.activation, rounding=arithmetic.rounding,
-        seed=draws[9].seed, offset=draws[9].offset,
+        at_output, *widened, activation=state.structure.activation, side_by_side=_is_one(widened),
+        rounding=arithmetic.rounding, seed=draws[9].seed, offset=draws[9].offset,
     )  # fmt: skip
     grads = [grad for grad in at_input if grad is not None]
-    own: list[Tensor | None] = []
-    for i, (linear, grad) in enumerate(zip(expand, grads, strict=True)):
-        own += linear_grads(linear, grad, normed, None, needed[2 * i : 2 * i + 2])
+    own = grads_of_all(expand, grads, normed, [None] * len(expand), needed[:-2])
     return input_grad(arithmetic, grads, expand, state.expand_codes, draws[11]), own + last
+
+
+def _is_one(widened: Sequence[BlockScaled]) -> bool:
+    """Whether the gradients of a gated activation's inputs can be one matrix."""
+    return len(widened) == 2 and widened[0].shape[1] % widened[0].block == 0
 
 
 def _activated(state: BlockState, widened: Sequence[BlockScaled]) -> BlockScaled:

@@ -71,7 +71,8 @@ class PostNormRest(torch.autograd.Function):
         with no_autocast(grad):
             last = block_norm_backward(
                 arithmetic.gradient(grad, draws[5]), total, statistics, norms[2], kind=structure.norm_kinds[1].kind,
-                rounding=arithmetic.rounding, seed=draws[6].seed, offset=draws[6].offset,
+                has_bias=norms[3] is not None, rounding=arithmetic.rounding, seed=draws[6].seed,
+                offset=draws[6].offset,
             )  # fmt: skip
             at_normed, own = feed_forward_backward(state, last.input, None, normed, kept, network, needed[10:], draws)
             joined = block_add(
@@ -80,14 +81,14 @@ class PostNormRest(torch.autograd.Function):
             )  # fmt: skip
             first = block_norm_backward(
                 joined.quantized, half, half_statistics, norms[0], kind=structure.norm_kinds[0].kind,
-                rounding=arithmetic.rounding, seed=draws[13].seed, offset=draws[13].offset,
+                has_bias=norms[1] is not None, rounding=arithmetic.rounding, seed=draws[13].seed,
+                offset=draws[13].offset,
             )  # fmt: skip
             front = linear_grads(out, first.input, attended, None, needed[8:10])
             (weight,) = state.out_codes.of(logical([out]), first.input.dtype)
             grad_attended = block_matmul(first.input, weight, out_dtype=ctx.attended_dtype)
             grad_hidden = dense(first.input).to(ctx.hidden_dtype)
-            found = (first.weight, first.bias, last.weight, last.bias)
-            grad_norms = [None if p is None else g.to(p.dtype) for g, p in zip(found, norms, strict=True)]
+            grad_norms = *first.like(*norms[:2]), *last.like(*norms[2:])
         return grad_attended, grad_hidden, None, None, *grad_norms, *front, *own
 
 

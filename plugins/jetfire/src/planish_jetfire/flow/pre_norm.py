@@ -75,7 +75,8 @@ class PreNormRest(torch.autograd.Function):
             at_normed, own = feed_forward_backward(state, quantized, stream, normed, kept, network, needed[7:], draws)
             found = block_norm_backward(
                 at_normed, half, statistics, norm_weight, kind=structure.norm_kinds[1].kind,
-                rounding=arithmetic.rounding, seed=draws[12].seed, offset=draws[12].offset,
+                has_bias=norm_bias is not None, rounding=arithmetic.rounding, seed=draws[12].seed,
+                offset=draws[12].offset,
             )  # fmt: skip
             at_half = block_add(
                 stream, found.input, rounding=arithmetic.rounding, seed=draws[13].seed, offset=draws[13].offset
@@ -84,6 +85,5 @@ class PreNormRest(torch.autograd.Function):
             first = linear_grads(out, at_half.quantized, attended, stream, needed[5:7])
             (weight,) = state.out_codes.of(logical([out]), at_half.quantized.dtype)
             grad_attended = block_matmul(at_half.quantized, weight, out_dtype=ctx.attended_dtype)
-            grad_norm_weight = None if norm_weight is None else found.weight.to(norm_weight.dtype)
-            grad_norm_bias = None if norm_bias is None else found.bias.to(norm_bias.dtype)
+            grad_norm_weight, grad_norm_bias = found.like(norm_weight, norm_bias)
         return grad_attended, stream.to(ctx.hidden_dtype), None, grad_norm_weight, grad_norm_bias, *first, *own

@@ -16,8 +16,9 @@ from torch.autograd.function import once_differentiable
 
 from planish_jetfire.flow.arithmetic import dense, dense_input_grad, input_grad, logical
 from planish_jetfire.flow.block_state import BlockState
-from planish_jetfire.flow.parameters import linear_grads, linears_of
+from planish_jetfire.flow.parameters import grads_of_all, linears_of
 from planish_jetfire.flow.saving import no_autocast, save, saved
+from planish_jetfire.weight_codes import stacks
 
 
 class Projections(torch.autograd.Function):
@@ -64,22 +65,24 @@ class Projections(torch.autograd.Function):
         structure, arithmetic = state.structure, state.arithmetic
         kept, (statistics, norm_weight, norm_bias, *parameters) = saved(ctx)
         linears = linears_of(parameters, state.is_transposed(structure.projections))
-        draws, grads = state.take_draws(), tuple(grad.contiguous() for grad in grads)
+        draws = state.take_draws()
         grad_norm_weight = grad_norm_bias = None
         with no_autocast(grads[0]):
-            quantized = [arithmetic.gradient(grad, draws[i]) for i, grad in enumerate(grads)]
-            own: list[Tensor | None] = []
-            for i, (linear, grad) in enumerate(zip(linears, grads, strict=True)):
-                own += linear_grads(linear, quantized[i], kept[-1], grad, ctx.needs_input_grad[5 + 2 * i : 7 + 2 * i])
+            if len(grads) > 1 and stacks([grad.shape[1] for grad in grads], arithmetic.block):
+                # Draws 1 and 2 are left out.
+                quantized = [arithmetic.gradient(torch.cat(grads, 1), draws[0])]
+            else:
+                quantized = [arithmetic.gradient(grad.contiguous(), draws[i]) for i, grad in enumerate(grads)]
+            own = grads_of_all(linears, quantized, kept[-1], grads, ctx.needs_input_grad[5:])
             if structure.is_pre_norm:
                 at_norm = input_grad(arithmetic, quantized, linears, state.projection_codes, draws[3])
                 found = block_norm_backward(
                     at_norm, kept[0], statistics, norm_weight, kind=structure.norm_kinds[0].kind,
-                    rounding=arithmetic.rounding, seed=draws[4].seed, offset=draws[4].offset,
+                    has_bias=norm_bias is not None, rounding=arithmetic.rounding, seed=draws[4].seed,
+                    offset=draws[4].offset,
                 )  # fmt: skip
                 grad_hidden = dense(found.input).to(ctx.hidden_dtype)
-                grad_norm_weight = None if norm_weight is None else found.weight.to(norm_weight.dtype)
-                grad_norm_bias = None if norm_bias is None else found.bias.to(norm_bias.dtype)
+                grad_norm_weight, grad_norm_bias = found.like(norm_weight, norm_bias)
             else:
                 grad_hidden = dense_input_grad(quantized, linears, state.projection_codes, ctx.hidden_dtype)
         return grad_hidden, None, None, grad_norm_weight, grad_norm_bias, *own
