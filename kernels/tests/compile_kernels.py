@@ -40,7 +40,9 @@ def kernels(code: str, block: int) -> dict[str, tuple[Any, dict[str, Any], int]]
     tile = {"BLOCK": block, "ACROSS": max(1, 128 // block)}
     rows = {"BLOCK": block, "ROWS": norm.ROWS, "COLUMNS": norm.COLUMNS}
     products = {"BLOCK": block, "BLOCK_M": 128, "BLOCK_N": 128, "GROUP_M": 8, "HAS_BIAS": True, **form}
-    whole, drawn, warps = {**tile, **form}, {**tile, **form, "STOCHASTIC": True}, tile_warps(block)
+    # Matrices that tiles divide, and others.
+    whole = {**tile, "IS_WHOLE": code == "int8", **form}
+    drawn, warps = {**whole, "STOCHASTIC": True}, tile_warps(block)
     return {
         "quantize": (quantize._quantize_kernel, drawn, warps),
         "activation": (activation._forward_kernel, {**whole, "ACTIVATION": "gelu", "IS_GATED": False}, warps),
@@ -48,7 +50,7 @@ def kernels(code: str, block: int) -> dict[str, tuple[Any, dict[str, Any], int]]
         "statistics": (norm._statistics_kernel, {**rows, "IS_RMS": False}, 4),
         "norm": (norm._forward_kernel, {**whole, "HAS_WEIGHT": True, "HAS_BIAS": False}, warps),
         "norm backward rows": (norm._backward_rows_kernel, {**rows, "IS_RMS": False, "HAS_WEIGHT": False}, 4),
-        "norm backward": (norm._backward_kernel, {**drawn, "HAS_WEIGHT": True}, warps),
+        "norm backward": (norm._backward_kernel, {**drawn, "HAS_WEIGHT": True, "HAS_BIAS": True}, warps),
         "add": (add._add_kernel, {**drawn, "IS_RMS": True}, warps),
         "add combine": (add._combine_kernel, {"IS_RMS": False, "WIDTH": 128, "ROWS": 32, "TILES": 32}, 4),
         "dropout": (dropout._dropout_kernel, {**tile, "STREAM": 1 << 32}, warps),
