@@ -18,6 +18,7 @@ from planish_kernels.block_matmul import triton as matmul
 from planish_kernels.block_norm import triton as norm
 from planish_kernels.block_quantize import triton as quantize
 from planish_kernels.block_quantize.tile import tile_warps
+from planish_kernels.correlation_lookup import triton as lookup
 from planish_kernels.row_pack24 import triton as row_pack24
 from planish_kernels.row_quantize import triton as row_quantize
 from planish_kernels.row_rescale import triton as row_rescale
@@ -72,6 +73,12 @@ def row_kernels() -> dict[str, tuple[Any, dict[str, Any], int]]:
     }
 
 
+def lookup_kernels() -> dict[str, tuple[Any, dict[str, Any], int]]:
+    """Lookups of correlations: kernel, constants and warps by name."""
+    window = {"RADIUS": 4, "POSITIONS": lookup.POSITIONS, "LANES": 128}
+    return {"correlations looked up": (lookup._lookup_kernel, window, lookup.WARPS)}
+
+
 ROW_TYPES = {
     "codes": "*i8", "scales": "*fp32", "row_scales": "*fp32", "col_scales": "*fp32", "dense": "*bf16",
     "product": "*bf16", "out": "*bf16", "weight": "*fp32", "bits": "*u8", "row_largest": "*i32", "col_largest": "*i32",
@@ -79,6 +86,7 @@ ROW_TYPES = {
     "offset": "*i64",
 }  # fmt: skip
 """Types of what the kernels of INT8 rows take, as in a training step."""
+LOOKUP_TYPES = {"volume": "*fp32", "coords": "*fp32", "out": "*bf16", "shrink": "fp32"}
 
 
 def compiled(kernel: Any, constants: dict[str, Any], warps: int, code: str) -> dict[str, int]:
@@ -92,6 +100,8 @@ def compiled(kernel: Any, constants: dict[str, Any], warps: int, code: str) -> d
             continue
         if "row_" in kernel.fn.__module__:
             signature[name] = ROW_TYPES.get(name, "i32")
+        elif kernel is lookup._lookup_kernel:
+            signature[name] = LOOKUP_TYPES.get(name, "i32")
         elif "codes" in name or (name == "out" and constants["QUANTIZES"]):
             signature[name] = "*i8" if kernel is dropout._dropout_kernel else BYTES[code]
         elif name in RANDOM:
@@ -117,7 +127,7 @@ def compiled(kernel: Any, constants: dict[str, Any], warps: int, code: str) -> d
 def main() -> None:
     """Compile everything; a kernel that does not compile is reported with the compiler's words."""
     outcome: dict[str, Any] = {}
-    wanted = {name: (*what, "int8") for name, what in row_kernels().items()}
+    wanted = {name: (*what, "int8") for name, what in (row_kernels() | lookup_kernels()).items()}
     for code, block in (("int8", 32), ("float8", 128)):
         wanted |= {f"{name}, {code}, block {block}": (*what, code) for name, what in kernels(code, block).items()}
     for name, what in wanted.items():

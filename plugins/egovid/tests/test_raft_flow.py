@@ -16,7 +16,7 @@ from planish_egovid.flow.raft_config import RaftConfig
 torch = pytest.importorskip("torch")
 
 from planish_egovid.flow.raft import RaftFlow, load_raft, padding, upsampled  # noqa: E402
-from planish_egovid.flow.raft_refinement import looked_up  # noqa: E402
+from planish_egovid.flow.raft_refinement import Refinement, looked_up  # noqa: E402
 from planish_egovid.testing.stand_in_raft import StandInCorrelation, StandInRaft, StandInUpdate  # noqa: E402
 
 CPU = RaftConfig(device="cpu", updates=3, pairs=4)
@@ -189,26 +189,16 @@ def test_far_and_broken_positions_read_nothing() -> None:
     looked_up(pyramid_of(1, 4, 4, 1), 2, torch.full((1, 2, 4, 4), torch.nan), torch.float32)
 
 
-class TorchvisionLikeCorrelation(StandInCorrelation):
-    """A pyramid laid out as torchvision's."""
-
-    out_channels = 2 * 9
-    num_levels, radius = 2, 1
-
-    def build_pyramid(self, fmap1: Any, fmap2: Any) -> None:
-        super().build_pyramid(fmap1, fmap2)
-        pairs, height, width = self.corr_pyramid[0].shape[:3]
-        first = self.corr_pyramid[0].reshape(pairs * height * width, 1, height, width)
-        self.corr_pyramid = [first, torch.nn.functional.avg_pool2d(first, 2)]
-
-    def index_pyramid(self, centroids_coords: Any) -> Any:
-        return looked_up(self.corr_pyramid, self.radius, centroids_coords, torch.float32)
+def assert_close_in_short(found: Any, exact: list[np.ndarray]) -> None:
+    for flow, expected in zip(found, exact, strict=True):
+        difference = np.abs(flow - expected)
+        assert 0 < np.median(difference) < 0.05 * np.abs(expected).max()
 
 
-def test_refinement_in_a_short_format_is_compiled_for_any_number_of_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
-    like = StandInRaft().eval()
-    like.corr_block = TorchvisionLikeCorrelation()
-    like.update_block = StandInUpdate(like.corr_block.out_channels)
+@pytest.mark.parametrize("laid_out", [True, False], ids=["torchvision's correlations", "own correlations"])
+def test_parts_are_compiled_for_any_number_of_pairs(monkeypatch: pytest.MonkeyPatch, laid_out: bool) -> None:
+    model = StandInRaft(pyramid=laid_out).eval()
+    model.feature_encoder._forward_hooks.clear()  # the stand-in's count of images would be compiled as a constant
     traced: list[Any] = []
     compile_ = torch.compile
 
@@ -216,16 +206,32 @@ def test_refinement_in_a_short_format_is_compiled_for_any_number_of_pairs(monkey
         return compile_(function, backend=lambda graph, inputs: (traced.append(function), graph.forward)[1])
 
     monkeypatch.setattr(torch, "compile", counting)
-    clips = [clip_of(frames, seed=frames) for frames in (6, 4, 5, 3)]
-    exact = list(RaftFlow(CPU, like).flows(clips))
-    short = RaftFlow(CPU.model_copy(update={"dtype": "bfloat16", "compiled": True, "pairs": 64}), like)
-    for flow, expected in zip(short.flows(clips), exact, strict=True):
-        difference = np.abs(flow - expected)
-        assert 0 < np.median(difference) < 0.05 * np.abs(expected).max()
+    clips = [clip_of(frames, seed=frames) for frames in (6, 4, 5, 2, 3, 8, 2, 7)]
+    exact = list(RaftFlow(CPU, model).flows(clips))
+    short = RaftFlow(CPU.model_copy(update={"dtype": "bfloat16", "compiled": True, "pairs": 64}), model)
+    assert_close_in_short(short.flows(clips), exact)
     assert short._refinement is not None
-    steps = [function for function in traced if function == short._refinement._step]
-    assert len(steps) == 2, "one for the first number of pairs, one for all others"
-    assert next(like.update_block.parameters()).dtype is torch.float32, "the model itself is not changed"
+    assert short._refinement._looks_up == laid_out
+    assert len(traced) == 3, "each encoder and the step once, whatever the number of pairs"
+    assert next(model.update_block.parameters()).dtype is torch.float32, "the model itself is not changed"
+
+
+@pytest.mark.parametrize("looks_up", [True, False], ids=["lookup given", "model's own lookup"])
+def test_refinement_in_a_short_format_without_a_compiler(looks_up: bool) -> None:
+    model = StandInRaft(pyramid=True).eval()
+    clips = [clip_of(frames, seed=frames) for frames in (4, 3)]
+    exact = list(RaftFlow(CPU, model).flows(clips))
+    asked: list[int] = []
+
+    def lookup(pyramid: Any, radius: int, at: Any, dtype: Any) -> Any:
+        asked.append(len(at))
+        return looked_up(pyramid, radius, at, dtype)
+
+    backend = RaftFlow(CPU.model_copy(update={"dtype": "bfloat16"}), model)
+    assert backend._refinement is None, "a processor keeps autocast, and with it its bits"
+    backend._refinement = Refinement(model, torch.bfloat16, compiled=False, lookup=lookup if looks_up else None)
+    assert_close_in_short(backend.flows(clips), exact)
+    assert asked == ([3, 3, 3, 2, 2, 2] if looks_up else [])
 
 
 def test_the_name_says_what_ran(model: StandInRaft) -> None:
@@ -325,12 +331,14 @@ def test_torchvision_itself(name: str) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+@pytest.mark.parametrize("laid_out", [True, False], ids=["torchvision's correlations", "own correlations"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-3), ("bfloat16", 5e-2)])
-def test_a_gpu_agrees_with_the_processor(model: StandInRaft, dtype: str, tolerance: float) -> None:
+def test_a_gpu_agrees_with_the_processor(dtype: str, tolerance: float, laid_out: bool, compiled: bool) -> None:
+    # The same weights: seeds are alike.
+    model, on_gpu = (StandInRaft(pyramid=laid_out).eval() for _ in range(2))
     clips = [clip_of(frames, seed=frames) for frames in (3, 5, 2)]
     expected = list(RaftFlow(CPU, model).flows(clips))
-    config = CPU.model_copy(update={"device": "cuda", "dtype": dtype})
-    on_gpu = StandInRaft().eval()
-    on_gpu.load_state_dict(model.state_dict())
+    config = CPU.model_copy(update={"device": "cuda", "dtype": dtype, "compiled": compiled})
     for one, other in zip(expected, RaftFlow(config, on_gpu).flows(clips), strict=True):
         np.testing.assert_allclose(one, other, atol=tolerance * np.abs(one).max())

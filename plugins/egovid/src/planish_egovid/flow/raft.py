@@ -21,8 +21,9 @@ from planish.errors import ConfigError
 from torch import Tensor
 from torch.nn import functional
 
+from planish_egovid.flow.any_batch import compiled_for_any_batch
 from planish_egovid.flow.raft_config import RaftConfig
-from planish_egovid.flow.raft_refinement import Refinement, can_look_up
+from planish_egovid.flow.raft_refinement import Lookup, Refinement, sampled
 from planish_egovid.model.source import explained, require
 from planish_egovid.model.torch_threads import torch_threads
 
@@ -43,14 +44,19 @@ class RaftFlow:
     the host while the next ones are computed.
 
     The encoders and the refinement run in the configured number format; correlations, coordinates and the flow itself
-    are float32, with TF32 allowed where the format is shorter than float32. Compiled, refinement in a short format is
-    :class:`~planish_egovid.flow.raft_refinement.Refinement`, where correlations are laid out as in torchvision's model.
+    are float32, with TF32 allowed where the format is shorter than float32. On a GPU or compiled, refinement in a short
+    format is :class:`~planish_egovid.flow.raft_refinement.Refinement`, without autocast.
     """
 
     pixels: Literal["gray", "rgb"] = "rgb"
 
     def __init__(
-        self, config: RaftConfig, model: torch.nn.Module | None = None, *, keeps_padding: bool = False
+        self,
+        config: RaftConfig,
+        model: torch.nn.Module | None = None,
+        *,
+        keeps_padding: bool = False,
+        lookup: Lookup | None = None,
     ) -> None:
         """Load the model that the options name, or run another one of the same modules.
 
@@ -59,6 +65,9 @@ class RaftFlow:
             model: In place of the named one, such as a RAFT of your own training; moved to the device.
             keeps_padding: Whether the flow of padded pixels is kept, as in EgoVid's ``optical-flow-score.py``: the
                 sides of what :meth:`flows` yields are then multiples of 8.
+            lookup: What looks correlations up in a short format on a GPU, where they are laid out as in torchvision's
+                model, such as ``planish_kernels.correlation_lookup.correlation_lookup``; None: the compiler's kernel,
+                or where nothing is compiled the model's own.
 
         Raises:
             UnsupportedError: torchvision, the weights or the device are missing.
@@ -75,13 +84,17 @@ class RaftFlow:
         self.keeps_padding = keeps_padding
         self._encoders: tuple[Any, Any] = loaded.feature_encoder, loaded.context_encoder
         self._update, self._mask_predictor = loaded.update_block, getattr(loaded, "mask_predictor", None)
+        self._compiled = compiled = self._on_gpu if config.compiled is None else config.compiled
+        if compiled:
+            self._encoders = (
+                compiled_for_any_batch(loaded.feature_encoder),
+                compiled_for_any_batch(loaded.context_encoder),
+            )
         self._refinement: Refinement | None = None
-        if self._on_gpu if config.compiled is None else config.compiled:
-            self._encoders = torch.compile(loaded.feature_encoder), torch.compile(loaded.context_encoder)
-            if self.dtype != torch.float32 and can_look_up(loaded.corr_block):
-                self._refinement = Refinement(loaded, self.dtype)
-            else:
-                self._update = torch.compile(loaded.update_block)
+        if self.dtype != torch.float32 and (self._on_gpu or compiled):
+            self._refinement = Refinement(loaded, self.dtype, compiled=compiled, lookup=lookup)
+        elif compiled:
+            self._update = compiled_for_any_batch(loaded.update_block)
 
     def flows(self, clips: Sequence[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
         """Yield the flow of each clip, in order.
@@ -160,9 +173,12 @@ class RaftFlow:
                 for encoder, found in zip(self._encoders, (features, contexts), strict=True):
                     found.append(encoder(images).float())
         feature, context = torch.cat(features), torch.cat(contexts)
-        return torch.cat(
-            [self._refine(feature[part], feature[part + 1], context[part]) for part in torch.split(index, self.pairs)]
-        )
+        flows: list[Tensor] = []
+        for part in torch.split(index, self.pairs):
+            # A compiler makes a program of its own for a batch of one: longer than to compute the pair twice.
+            doubled = part.repeat(2) if self._compiled and len(part) == 1 < self.pairs else part
+            flows.append(self._refine(feature[doubled], feature[doubled + 1], context[doubled])[: len(part)])
+        return torch.cat(flows)
 
     def _refine(self, first: Tensor, second: Tensor, context: Tensor) -> Tensor:
         """Find the flow between features ``[pairs, channels, h, w]``, float32 ``[pairs, 2, 8 h, 8 w]``."""
@@ -173,19 +189,18 @@ class RaftFlow:
         rows = torch.arange(height, device=first.device, dtype=torch.float32)
         columns = torch.arange(width, device=first.device, dtype=torch.float32)
         grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"))[None].expand(pairs, -1, -1, -1)
-        # Coordinates stay float32: in bfloat16 a position beyond 256 is no longer right to a pixel.
         at, mask = grid, None
         if self._refinement is not None:
             hidden, context = self._refinement.short(hidden), self._refinement.short(context)
-            at = grid.contiguous()
+            # Neither views nor the same tensor, whatever the number of pairs: each would be compiled by itself.
+            grid = grid.contiguous()
+            at = grid.clone()
             for _ in range(self.updates):
-                hidden, at = self._refinement.step(self.model.corr_block.corr_pyramid, hidden, context, at, grid)
+                hidden, at = self._refinement.step(hidden, context, at, grid)
             mask = self._refinement.mask(hidden)
         else:
             for _ in range(self.updates):
-                # cuDNN's sampler takes no more than some 65 000 images, and here each pixel's correlations are one.
-                with torch.backends.cudnn.flags(enabled=False):
-                    correlation = self.model.corr_block.index_pyramid(centroids_coords=at)
+                correlation = sampled(self.model.corr_block, at)
                 with self._autocast():
                     hidden, step = self._update(hidden, context, correlation, at - grid)
                 at = at + step.float()

@@ -1,7 +1,8 @@
-"""One refinement step of RAFT as a function that a compiler can take whole: look up correlations, update, move.
+"""One refinement step of RAFT in a short format: look up correlations, update, move.
 
 The model's own lookup samples each pixel's correlations as a picture of its own. Written as reads at computed places,
-it becomes one kernel beside which nothing of the grids of coordinates is ever in memory.
+a compiler makes it one kernel beside which nothing of the grids of coordinates is ever in memory; run eagerly it would
+be a hundred of them, so that there the model's own is kept, or a kernel of the caller's is used.
 """
 
 from __future__ import annotations
@@ -12,6 +13,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from planish_egovid.flow.any_batch import compiled_for_any_batch
+
+Lookup = Callable[[Sequence[Tensor], int, Tensor, torch.dtype], Tensor]
+"""What computes :func:`looked_up`."""
 
 
 def can_look_up(correlation: Any) -> bool:
@@ -61,33 +67,61 @@ def looked_up(pyramid: Sequence[Tensor], radius: int, at: Tensor, dtype: torch.d
 
 
 class Refinement:
-    """Refinement on a GPU in a short format, compiled: a copy of the model's update block in that format, and a lookup.
+    """Refinement in a short format: copies of the model's update block and mask predictor in it, and a lookup.
 
-    Weights are stored channels last, as convolutions in short formats compute; nothing is cast on the way.
+    Weights are stored channels last, as convolutions in short formats compute; nothing is cast on the way. Positions
+    stay float32: in bfloat16 one beyond 256 is no longer right to a pixel.
     """
 
-    def __init__(self, model: Any, dtype: torch.dtype) -> None:
+    def __init__(self, model: Any, dtype: torch.dtype, *, compiled: bool, lookup: Lookup | None = None) -> None:
         """Copy what is needed of a model; it is not changed.
 
         Args:
             model: With ``update_block``, ``corr_block`` and maybe ``mask_predictor`` as torchvision's RAFT has them.
             dtype: Of the update block.
+            compiled: Whether a step is compiled.
+            lookup: In place of the model's own where correlations are laid out as in torchvision's; None: compiled,
+                :func:`looked_up`.
         """
         self.dtype = dtype
-        self.radius: int = model.corr_block.radius
         self.update = copy.deepcopy(model.update_block).to(dtype=dtype, memory_format=torch.channels_last)
         predictor = getattr(model, "mask_predictor", None)
         self.predictor: Any = None
         if predictor is not None:
             self.predictor = copy.deepcopy(predictor).to(dtype=dtype, memory_format=torch.channels_last)
-        # Passes hold different numbers of pairs: the second number that comes makes that dimension a symbol.
-        self.step: Callable[..., tuple[Tensor, Tensor]] = torch.compile(self._step)
+        self._correlation = model.corr_block
+        self._lookup = lookup if lookup is not None or not compiled else looked_up
+        self._looks_up = self._lookup is not None and can_look_up(model.corr_block)
+        run: Callable[..., tuple[Tensor, Tensor]] = self._looking if self._looks_up else self._moving
+        self._run = compiled_for_any_batch(run) if compiled else run
 
-    def _step(
-        self, pyramid: list[Tensor], hidden: Tensor, context: Tensor, at: Tensor, start: Tensor
+    def step(self, hidden: Tensor, context: Tensor, at: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
+        """One update, with the pyramid that the model's ``corr_block`` holds.
+
+        Args:
+            hidden: As :meth:`short` returns it.
+            context: As :meth:`short` returns it.
+            at: float32 [pairs, 2, h, w], contiguous: where each pixel is taken to have gone.
+            start: float32 [pairs, 2, h, w]: where each pixel was.
+
+        Returns:
+            The next ``hidden`` and ``at``.
+        """
+        if self._looks_up:
+            return self._run(hidden, context, at, start, *self._correlation.corr_pyramid)
+        return self._run(hidden, context, at, start, self.short(sampled(self._correlation, at)))
+
+    def _looking(
+        self, hidden: Tensor, context: Tensor, at: Tensor, start: Tensor, *pyramid: Tensor
     ) -> tuple[Tensor, Tensor]:
-        correlation = looked_up(pyramid, self.radius, at, self.dtype)
-        hidden, step = self.update(hidden, context, correlation, (at - start).to(self.dtype))
+        assert self._lookup is not None
+        correlation = self._lookup(pyramid, self._correlation.radius, at, self.dtype)
+        return self._moving(hidden, context, at, start, correlation)
+
+    def _moving(
+        self, hidden: Tensor, context: Tensor, at: Tensor, start: Tensor, correlation: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        hidden, step = self.update(hidden, context, correlation, self.short(at - start))
         return hidden, at + step.float()
 
     def short(self, state: Tensor) -> Tensor:
@@ -97,3 +131,11 @@ class Refinement:
     def mask(self, hidden: Tensor) -> Tensor | None:
         """Weights for :func:`~planish_egovid.flow.raft.upsampled`, float32; None: the model has none."""
         return None if self.predictor is None else self.predictor(hidden).float()
+
+
+def sampled(correlation: Any, at: Tensor) -> Tensor:
+    """What a model's correlation block itself finds at positions float32 ``[pairs, 2, h, w]``."""
+    # cuDNN's sampler takes no more than some 65 000 images, and here each pixel's correlations are one.
+    with torch.backends.cudnn.flags(enabled=False):
+        found: Tensor = correlation.index_pyramid(centroids_coords=at)
+    return found

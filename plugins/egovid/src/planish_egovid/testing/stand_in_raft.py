@@ -30,6 +30,33 @@ class StandInCorrelation(nn.Module):
         return torch.stack(found, 1)
 
 
+class StandInPyramid(nn.Module):
+    """Correlations laid out and sampled as by torchvision's ``CorrBlock``: two levels, windows of 3x3."""
+
+    num_levels, radius = 2, 1
+    out_channels = num_levels * (2 * radius + 1) ** 2
+
+    def build_pyramid(self, fmap1: Tensor, fmap2: Tensor) -> None:
+        """Keep the products of all cells of two feature maps ``[batch, channels, h, w]``, and their averages by 2x2."""
+        batch, channels, height, width = fmap1.shape
+        volume = torch.einsum("bchw,bcij->bhwij", fmap1, fmap2) / channels**0.5
+        volume = volume.reshape(batch * height * width, 1, height, width)
+        self.corr_pyramid = [volume, functional.avg_pool2d(volume, 2)]
+
+    def index_pyramid(self, centroids_coords: Tensor) -> Tensor:
+        """Return ``[batch, 18, h, w]`` for positions ``[batch, 2, h, w]``; x is the slower offset."""
+        batch, _, height, width = centroids_coords.shape
+        steps = torch.arange(-self.radius, self.radius + 1, device=centroids_coords.device)
+        window = torch.stack(torch.meshgrid(steps, steps, indexing="ij"), -1)
+        found = []
+        for level, volume in enumerate(self.corr_pyramid):
+            at = centroids_coords.permute(0, 2, 3, 1).reshape(-1, 1, 1, 2) / 2**level + window
+            scale = torch.tensor([volume.shape[3] - 1, volume.shape[2] - 1], device=volume.device)
+            looked = functional.grid_sample(volume, 2 * at / scale - 1, align_corners=True)
+            found.append(looked.reshape(batch, height, width, -1))
+        return torch.cat(found, -1).permute(0, 3, 1, 2).contiguous()
+
+
 class StandInUpdate(nn.Module):
     """One convolution in place of the recurrent unit."""
 
@@ -50,18 +77,20 @@ class StandInUpdate(nn.Module):
 class StandInRaft(nn.Module):
     """Random weights; finds no true flow, but one that depends on both frames.
 
+    ``pyramid``: whether correlations are laid out as torchvision's.
+
     Attributes:
         encoded: Images that went through the feature encoder so far.
     """
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, *, pyramid: bool = False) -> None:
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.feature_encoder = nn.Sequential(nn.Conv2d(3, 8, 9, 8, 4), nn.InstanceNorm2d(8))
             self.context_encoder = nn.Sequential(nn.Conv2d(3, 10, 9, 8, 4), nn.BatchNorm2d(10))
-            self.corr_block = StandInCorrelation()
-            self.update_block = StandInUpdate()
+            self.corr_block = StandInPyramid() if pyramid else StandInCorrelation()
+            self.update_block = StandInUpdate(self.corr_block.out_channels)
             self.mask_predictor = nn.Conv2d(4, 9 * 64, 1)
         self.encoded = 0
         self.feature_encoder.register_forward_hook(lambda module, given, out: self._count(len(out)))
