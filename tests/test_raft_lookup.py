@@ -1,4 +1,4 @@
-"""RAFT of planish-egovid with the lookup of planish-kernels, which the plugin takes as an argument and does not know."""
+"""RAFT of planish-egovid with the lookup of planish-kernels, an argument: the plugin knows no kernels."""
 
 from __future__ import annotations
 
