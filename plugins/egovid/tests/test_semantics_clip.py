@@ -315,9 +315,10 @@ def test_a_missing_package_is_said_with_its_install_line(
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-2), ("bfloat16", 3.0)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-2), ("bfloat16", 6.0)])
 def test_a_gpu_agrees_with_the_processor(config: ImageEmbedding, dtype: str, tolerance: float) -> None:
-    # bfloat16 keeps 8 bits: after two layers a cosine of random weights is right to about 0.02, here times 100.
+    # bfloat16 keeps 8 bits: after two layers a cosine of random weights is right to about 0.02, here times 100; the
+    # largest of nine may be three times as far off.
     on_gpu = config.model_copy(update={"device": "cuda", "dtype": dtype, "batch_size": 3})
     for one, other in zip(
         embedding_stage(config).run(works_of(config)),  # type: ignore[union-attr]

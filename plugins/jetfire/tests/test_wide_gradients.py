@@ -68,6 +68,33 @@ def test_a_second_backward_adds_to_each_weight_alone() -> None:
             torch.testing.assert_close(parameter.grad, 2 * once[name], rtol=1e-4, atol=1e-6)
 
 
+def test_clipping_and_an_optimizer_take_the_gradients_as_others() -> None:
+    model, twin = llama(), llama()
+    twin.load_state_dict(copy.deepcopy(model.state_dict()))
+    gradients(model)
+    for one, other in zip(model.parameters(), twin.parameters(), strict=True):
+        other.grad = None if one.grad is None else one.grad.clone(memory_format=torch.contiguous_format)
+    for each in (model, twin):
+        optimizer = torch.optim.AdamW(each.parameters(), lr=1e-2, foreach=True)
+        torch.nn.utils.clip_grad_norm_(each.parameters(), 0.1)
+        optimizer.step()
+    for one, other in zip(model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("dtypes", [(torch.bfloat16, torch.float32), (torch.float32, torch.bfloat16)])
+def test_each_weight_gets_its_gradient_in_its_own_dtype(dtypes: tuple[torch.dtype, ...]) -> None:
+    linears = [Linear(torch.randn(outs, 40, dtype=dtype), None, False) for outs, dtype in zip((32, 50), dtypes)]
+    grad, input = BlockInt8.encode(torch.randn(70, 82), 32), BlockInt8.encode(torch.randn(70, 40), 32)
+    found = grads_of_all(linears, [grad], input, [None, None], (True, False, True, False))
+    expected = (grad.decode().t() @ input.decode()).split([32, 50])
+    for weight, truth, dtype in zip(found[::2], expected, dtypes, strict=True):
+        assert weight is not None
+        assert weight.dtype is dtype
+        # In float32 nothing of it was rounded to bfloat16 on the way.
+        torch.testing.assert_close(weight, truth.to(dtype), rtol=1e-5 if dtype is torch.float32 else 0.01, atol=1e-3)
+
+
 @pytest.mark.parametrize("needed", [(True, True, False, True), (False, False, True, False)])
 @pytest.mark.parametrize("is_transposed", [False, True])
 def test_what_needs_no_gradient_gets_none(needed: tuple[bool, ...], is_transposed: bool) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal, overload
+
 import torch
 from torch import Tensor
 
@@ -154,6 +156,36 @@ def block_activation(
     return type(x)(codes, scales, x.block, x.dtype)
 
 
+@overload
+def block_activation_backward(
+    grad_output: BlockScaled,
+    x: BlockScaled,
+    up: BlockScaled | None = None,
+    *,
+    activation: str = "gelu",
+    side_by_side: Literal[False] = False,
+    rounding: str = "stochastic",
+    seed: int | Tensor = 0,
+    offset: int | Tensor = 0,
+    impl: str = "auto",
+) -> tuple[BlockScaled, BlockScaled | None]: ...
+
+
+@overload
+def block_activation_backward(
+    grad_output: BlockScaled,
+    x: BlockScaled,
+    up: BlockScaled | None = None,
+    *,
+    activation: str = "gelu",
+    side_by_side: Literal[True],
+    rounding: str = "stochastic",
+    seed: int | Tensor = 0,
+    offset: int | Tensor = 0,
+    impl: str = "auto",
+) -> BlockScaled: ...
+
+
 def block_activation_backward(
     grad_output: BlockScaled,
     x: BlockScaled,
@@ -165,7 +197,7 @@ def block_activation_backward(
     seed: int | Tensor = 0,
     offset: int | Tensor = 0,
     impl: str = "auto",
-) -> tuple[BlockScaled, BlockScaled | None]:
+) -> BlockScaled | tuple[BlockScaled, BlockScaled | None]:
     """The gradients of :func:`block_activation`, quantized; the activation is recomputed from ``x``.
 
     Args:
@@ -181,7 +213,7 @@ def block_activation_backward(
         impl: a backend by name, or ``"auto"``.
 
     Returns:
-        The gradient of ``x``, and that of ``up`` or None; side by side both, and None.
+        The gradient of ``x``, and that of ``up`` or None; one matrix of both if they are to be side by side.
 
     Raises:
         ValueError, TypeError: operands that do not fit each other.
@@ -205,4 +237,6 @@ def block_activation_backward(
         offset, impl,
     )  # fmt: skip
     gradients = [type(x)(codes, scales, x.block, grad_output.dtype) for codes, scales in zip(found[::2], found[1::2])]
+    if side_by_side:
+        return gradients[0]
     return gradients[0], gradients[1] if len(gradients) == 2 else None

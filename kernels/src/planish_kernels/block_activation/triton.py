@@ -43,7 +43,7 @@ def _forward_kernel(
     row = tl.program_id(1) * BLOCK
     col = tl.program_id(0) * (BLOCK * ACROSS)
     x = load_tile(x_codes, x_scales, row, col, rows, cols, scale_columns, BLOCK, ACROSS, IS_WHOLE)
-    value, _ = activation_and_slope(x, ACTIVATION)
+    value, _ = activation_and_slope(x, ACTIVATION, True)
     if IS_GATED:
         value *= load_tile(up_codes, up_scales, row, col, rows, cols, scale_columns, BLOCK, ACROSS, IS_WHOLE)
     store_tile(
@@ -99,7 +99,7 @@ def _backward_kernel(
     col = tl.program_id(0) * (BLOCK * ACROSS)
     grad = load_tile(grad_codes, grad_scales, row, col, rows, cols, scale_columns, BLOCK, ACROSS, IS_WHOLE)
     x = load_tile(x_codes, x_scales, row, col, rows, cols, scale_columns, BLOCK, ACROSS, IS_WHOLE)
-    value, slope = activation_and_slope(x, ACTIVATION)
+    value, slope = activation_and_slope(x, ACTIVATION, True)
     of_x = grad * slope
     if IS_GATED:
         up = load_tile(up_codes, up_scales, row, col, rows, cols, scale_columns, BLOCK, ACROSS, IS_WHOLE)

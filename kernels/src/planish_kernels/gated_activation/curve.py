@@ -28,8 +28,11 @@ def _reciprocal(x):
 
 
 @triton.jit
-def activation_and_slope(gate, ACTIVATION: tl.constexpr):
-    """The activation and its derivative, in float32; the formulas are those of ``reference.py``, factored."""
+def activation_and_slope(gate, ACTIVATION: tl.constexpr, FOR_CODES: tl.constexpr = False):
+    """The activation and its derivative, in float32; the formulas are those of ``reference.py``, factored.
+
+    ``FOR_CODES``: what is rounded to 8 bits afterwards takes a polynomial in place of the error function.
+    """
     if ACTIVATION == "silu":
         sigmoid = _reciprocal(1.0 + _power_of_two(gate * -1.4426950408889634))  # log2(e)
         value = gate * sigmoid
@@ -41,7 +44,7 @@ def activation_and_slope(gate, ACTIVATION: tl.constexpr):
         value = gate * sigmoid
         slope = 1.5957691216057308 + 0.21406444881780076 * square
         return value, sigmoid + value * (1.0 - sigmoid) * slope
-    else:
+    elif FOR_CODES:
         # The normal distribution by Abramowitz and Stegun 7.1.26, off by 8e-8; its exponential is that of the density.
         bell = _power_of_two(gate * gate * -0.7213475204444817)  # exp(-gate^2 / 2)
         t = _reciprocal(1.0 + 0.23164188861846924 * tl.abs(gate))  # 0.3275911 |gate| / sqrt(2)
@@ -49,3 +52,7 @@ def activation_and_slope(gate, ACTIVATION: tl.constexpr):
         tail = bell * (t * (0.127414796 + t * (-0.142248368 + t * tail)))
         normal = tl.where(gate < 0, tail, 1.0 - tail)
         return gate * normal, normal + gate * (bell * 0.3989422804014327)
+    else:
+        normal = 0.5 * (1.0 + tl.erf(gate * 0.7071067811865476))
+        density = tl.exp(-0.5 * gate * gate) * 0.3989422804014327
+        return gate * normal, normal + gate * density

@@ -23,9 +23,12 @@ from planish_egovid.benchmark.raft_rates import RaftCase, RaftSizes, large_raft,
 NAME = "egovid-models"
 
 
-def run(*, device: str, quick: bool, command: str = "", say: Callable[[str], None] = print) -> BenchmarkResult:
+def run(
+    *, device: str, quick: bool, command: str = "", path: Path | None = None, say: Callable[[str], None] = print
+) -> BenchmarkResult:
     """Check both models against their references, then measure them.
 
+    With ``path`` the result file is written anew after each row, so that a run that is cut keeps what it has measured.
     Without a GPU only ``quick`` runs, on tiny models, to see that the program works.
 
     Raises:
@@ -46,6 +49,13 @@ def run(*, device: str, quick: bool, command: str = "", say: Callable[[str], Non
     faults: list[str] = []
     best: dict[str, float] = {}
 
+    def result() -> BenchmarkResult:
+        said = [*faults, *notes, *_shortfalls(rows)]
+        found = collect(NAME, rows, oracle_passed=not faults, command=command, notes=said)
+        if path is not None:
+            write_result(found, path)
+        return found
+
     def measure(name: str, found: Iterator[Row]) -> None:
         for row in found:
             if "/best" in row.case:
@@ -54,6 +64,7 @@ def run(*, device: str, quick: bool, command: str = "", say: Callable[[str], Non
                     continue  # tiny models beside a published rate would say nothing
             # Nor is there a gain of tiny models on a processor.
             rows.append(row if on_gpu else row.model_copy(update={"gain": None}))
+            result()
 
     case = ClipCase(clip_sizes, device)
     faults += case.faults(torch.bfloat16)
@@ -75,7 +86,7 @@ def run(*, device: str, quick: bool, command: str = "", say: Callable[[str], Non
         rows += decode_rows(540, 960, 120, 10, clip_sizes.image, best)
     for fault in faults:
         say(f"oracle: {fault}")
-    return collect(NAME, rows, oracle_passed=not faults, command=command, notes=[*faults, *notes, *_shortfalls(rows)])
+    return result()
 
 
 def _sizes(on_gpu: bool, quick: bool) -> tuple[ClipSizes, RaftSizes]:
@@ -117,9 +128,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     command = f"planish bench {NAME} --device {given.device}" + (" --quick" if given.quick else "")
     try:
-        result = run(device=given.device, quick=given.quick, command=command)
-        if given.json is not None:
-            write_result(result, given.json)
+        result = run(device=given.device, quick=given.quick, command=command, path=given.json)
     except PlanishError as error:
         print(error, file=sys.stderr)
         return 2

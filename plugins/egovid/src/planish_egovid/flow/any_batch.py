@@ -1,4 +1,4 @@
-"""Compiling a function once for batches of all sizes."""
+"""Compiling a function for batches of all sizes, once for the first size of pictures and once for all others."""
 
 from __future__ import annotations
 
@@ -9,17 +9,28 @@ import torch
 
 
 def compiled_for_any_batch(function: Callable[..., Any]) -> Callable[..., Any]:
-    """``function`` of tensors with the batch in front, compiled: once for one, once for all larger numbers.
+    """``function`` of tensors ``[batch, channels, height, width]``, compiled.
 
-    Without a mark the compiler takes the first size that comes for the only one.
+    There is one program for all batches of two or more, and one for a batch of one. Pictures of the first size get
+    programs of their own, all others share.
+
+    Without marks the compiler takes the first batch that comes for the only one, and lets go of one side at a time: the
+    sides of a correlation pyramid would use up the programs that it allows a function.
     """
     compiled = torch.compile(function)
+    first: list[torch.Size] = []
+    varies = False
 
     def run(*tensors: torch.Tensor) -> Any:
         from torch._dynamo import maybe_mark_dynamic  # takes seconds
 
+        nonlocal varies
+        sides = [tensor.shape[2:] for tensor in tensors]
+        first.extend(() if first else sides)
+        varies = varies or sides != first
         for tensor in tensors:
-            maybe_mark_dynamic(tensor, 0)
+            for dim in (0, 2, 3) if varies else (0,):
+                maybe_mark_dynamic(tensor, dim)
         return compiled(*tensors)
 
     return run

@@ -62,6 +62,9 @@ class FakeInt8:
     def _codes(self, ratio: Tensor) -> Tensor:
         if self.generator is None:
             return torch.trunc(ratio) if self.cuts else torch.round(ratio)
+        if self.generator.device.type != ratio.device.type:
+            # Where the model is shows at the first gradient.
+            self.generator = torch.Generator(ratio.device).manual_seed(self.generator.initial_seed())
         uniforms = torch.rand(ratio.shape, generator=self.generator, device=ratio.device)
         if self.cuts:
             codes = torch.trunc(ratio.abs() + uniforms - 0.5).clamp_min(0).copysign(ratio)

@@ -10,7 +10,7 @@ from planish_kernels.block_matmul import block_matmul_quantized
 from planish_kernels.formats.block_scaled import BlockScaled
 from torch import Tensor
 
-from planish_jetfire.flow.arithmetic import Draws, Linear, input_grad, logical
+from planish_jetfire.flow.arithmetic import Draw, Draws, Linear, input_grad, logical
 from planish_jetfire.flow.block_state import BlockState
 from planish_jetfire.flow.parameters import grads_of_all, linear_grads
 
@@ -63,14 +63,26 @@ def feed_forward_backward(
     arithmetic = state.arithmetic
     last = linear_grads(contract, quantized_grad, activated, dense_grad, needed[-2:])
     at_output = input_grad(arithmetic, [quantized_grad], [contract], state.contract_codes, draws[8])
-    # The second of its two gradients is drawn under the next offset, 10.
-    at_input = block_activation_backward(
-        at_output, *widened, activation=state.structure.activation, side_by_side=_is_one(widened),
-        rounding=arithmetic.rounding, seed=draws[9].seed, offset=draws[9].offset,
-    )  # fmt: skip
-    grads = [grad for grad in at_input if grad is not None]
+    grads = _activation_grads(state, at_output, widened, draws[9])
     own = grads_of_all(expand, grads, normed, [None] * len(expand), needed[:-2])
     return input_grad(arithmetic, grads, expand, state.expand_codes, draws[11]), own + last
+
+
+def _activation_grads(
+    state: BlockState, at_output: BlockScaled, widened: Sequence[BlockScaled], draw: Draw
+) -> list[BlockScaled]:
+    """The gradients of the activation's inputs, or one matrix of both; the second is drawn under the next offset."""
+    activation, rounding = state.structure.activation, state.arithmetic.rounding
+    if _is_one(widened):
+        both = block_activation_backward(
+            at_output, *widened, activation=activation, side_by_side=True, rounding=rounding, seed=draw.seed,
+            offset=draw.offset,
+        )  # fmt: skip
+        return [both]
+    apart = block_activation_backward(
+        at_output, *widened, activation=activation, rounding=rounding, seed=draw.seed, offset=draw.offset
+    )
+    return [grad for grad in apart if grad is not None]
 
 
 def _is_one(widened: Sequence[BlockScaled]) -> bool:

@@ -65,7 +65,7 @@ def grads_of_all(
     outs = [linear.logical.shape[0] for linear in linears]
     is_one = len(grad_outputs) == 1 and len(linears) > 1
     weights: list[Tensor | None] = [None] * len(linears)
-    if is_one and all(needed[::2]) and not any(linear.is_transposed for linear in linears):
+    if is_one and all(needed[::2]) and not any(linear.is_transposed for linear in linears) and _are_alike(linears):
         whole = block_matmul(grad_outputs[0].T, input, out_dtype=linears[0].weight.dtype)
         weights = list(torch.split(whole, outs))
         needed = [flag and number % 2 == 1 for number, flag in enumerate(needed)]
@@ -77,3 +77,8 @@ def grads_of_all(
         weight, bias = linear_grads(linear, grad, input, dense_grad, needed[2 * i : 2 * i + 2])
         found += [weight if weights[i] is None else weights[i], bias]
     return found
+
+
+def _are_alike(linears: Sequence[Linear]) -> bool:
+    """Whether all weights have one dtype: one matmul writes one, and a wider weight would lose digits to it."""
+    return len({linear.weight.dtype for linear in linears}) == 1
