@@ -63,6 +63,7 @@ def feed_forward_backward(
     arithmetic = state.arithmetic
     last = linear_grads(contract, quantized_grad, activated, dense_grad, needed[-2:])
     at_output = input_grad(arithmetic, [quantized_grad], [contract], state.contract_codes, draws[8])
+    # The second of its two gradients is drawn under the next offset, 10.
     grads = _activation_grads(state, at_output, widened, draws[9])
     own = grads_of_all(expand, grads, normed, [None] * len(expand), needed[:-2])
     return input_grad(arithmetic, grads, expand, state.expand_codes, draws[11]), own + last
@@ -71,7 +72,7 @@ def feed_forward_backward(
 def _activation_grads(
     state: BlockState, at_output: BlockScaled, widened: Sequence[BlockScaled], draw: Draw
 ) -> list[BlockScaled]:
-    """The gradients of the activation's inputs, or one matrix of both; the second is drawn under the next offset."""
+    """The gradients of the activation's inputs: one each, or one matrix of both."""
     activation, rounding = state.structure.activation, state.arithmetic.rounding
     if _is_one(widened):
         both = block_activation_backward(
