@@ -116,6 +116,7 @@ def test_what_does_not_fit_is_said() -> None:
         ([level], -1, coords, "radius -1"),
         ([level, level[:6]], 1, coords, r"level 1 .*expected \[12, 1, rows, columns\]"),
         ([torch.ones(12, 1, 0, 4)], 1, coords, "level 0"),
+        ([level, level.to("meta")], 1, coords, "level 1 is on meta and coords on cpu"),
     ):
         with pytest.raises(ValueError, match=words):
             correlation_lookup(levels, radius, at, torch.float32)

@@ -197,6 +197,7 @@ def assert_close_in_short(found: Any, exact: list[np.ndarray]) -> None:
 
 @pytest.mark.parametrize("laid_out", [True, False], ids=["torchvision's correlations", "own correlations"])
 def test_parts_are_compiled_for_any_number_of_pairs(monkeypatch: pytest.MonkeyPatch, laid_out: bool) -> None:
+    torch._dynamo.reset()  # it remembers which sides have varied
     model = StandInRaft(pyramid=laid_out).eval()
     model.feature_encoder._forward_hooks.clear()  # the stand-in's count of images would be compiled as a constant
     traced: list[Any] = []
@@ -213,6 +214,11 @@ def test_parts_are_compiled_for_any_number_of_pairs(monkeypatch: pytest.MonkeyPa
     assert short._refinement is not None
     assert short._refinement._looks_up == laid_out
     assert len(traced) == 3, "each encoder and the step once, whatever the number of pairs"
+    # One side of one level after the other.
+    for height, width in ((128, 160), (144, 160), (144, 168), (144, 176), (136, 160)):
+        others = [clip_of(frames, height, width, seed=frames) for frames in (3, 5)]
+        assert_close_in_short(short.flows(others), list(RaftFlow(CPU, model).flows(others)))
+    assert len(traced) == 6, "once more for all other sizes"
     assert next(model.update_block.parameters()).dtype is torch.float32, "the model itself is not changed"
 
 

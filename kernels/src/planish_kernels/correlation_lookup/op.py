@@ -72,7 +72,7 @@ def correlation_lookup(
         then by x offset, then by y offset.
 
     Raises:
-        ValueError: the shapes do not fit each other, there is no level, or the radius is negative.
+        ValueError: shapes or devices do not fit each other, there is no level, or the radius is negative.
         TypeError: levels or positions are not float32, or ``out_dtype`` is neither float32 nor bfloat16.
         KernelUnavailable: the backend named by ``impl`` cannot do this.
     """
@@ -87,6 +87,8 @@ def correlation_lookup(
                 f"level {level} has shape {tuple(volume.shape)}, coords {tuple(coords.shape)}: expected "
                 f"[{positions}, 1, rows, columns]"
             )
+        if volume.device != coords.device:
+            raise ValueError(f"level {level} is on {volume.device} and coords on {coords.device}: expected one device")
     for name, tensor in (("coords", coords), *((f"level {i}", volume) for i, volume in enumerate(pyramid))):
         if tensor.dtype is not torch.float32:
             raise TypeError(f"{name} has dtype {tensor.dtype}, expected torch.float32")

@@ -83,7 +83,7 @@ def run(
     if quick:
         rows += decode_rows(96, 160, 121, 2, clip_sizes.image, best)
     else:
-        rows += decode_rows(540, 960, 120, 10, clip_sizes.image, best)
+        rows += decode_rows(540, 960, 120, 5, clip_sizes.image, best)
     for fault in faults:
         say(f"oracle: {fault}")
     return result()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -169,28 +170,28 @@ def raft_rows(case: RaftCase, say: Callable[[str], None]) -> Iterator[Row]:
     """Clips a second by pairs a pass, compiled, of the whole stage, and the best beside the published rate."""
     sizes, on_gpu = case.sizes, case.device.startswith("cuda")
     label = f"raft/{sizes.width}x{sizes.height}/{sizes.frames - 1} pairs/{sizes.updates} updates"
-    most = max(sizes.pairs)
-    best: tuple[Measurement, RaftFlow, str] | None = None
-    for pairs, compiled in [*((pairs, False) for pairs in sizes.pairs), *([(most, True)] if sizes.compiled else [])]:
+    works: dict[str, Callable[[], object]] = {}
+    ours: dict[str, tuple[RaftFlow, int, dict[str, object]]] = {}
+    compiling = [(max(sizes.pairs), True)] if sizes.compiled else []
+    for pairs, compiled in [*((pairs, False) for pairs in sizes.pairs), *compiling]:
         clips = min(len(case.clips), max(sizes.clips, pairs // (sizes.frames - 1)))
         backend = case.backend("bfloat16", pairs, compiled)
+        name = f"pass {pairs}, compiled" if compiled else f"pass {pairs}"
+        works[name] = partial(_all_flows, backend, case.clips[:clips])
+        extra: dict[str, object] = {"format": "bfloat16, float32 correlations"}
         if on_gpu:
             torch.cuda.reset_peak_memory_stats()
-        times = interleave(
-            {
-                "ours": lambda backend=backend, clips=clips: list(backend.flows(case.clips[:clips])),  # type: ignore[misc]
-                LOOP: lambda: case.loop(case.clips[0]),
-                FORWARD: lambda: case.forward(case.clips[0]),
-            },
-            device=case.device,
-            rounds=sizes.rounds,
-            warmup=2 if compiled else 1,
-        )
-        extra: dict[str, object] = {"pairs a pass": backend.pairs, "format": "bfloat16, float32 correlations"}
+        works[name]()  # a first call, for its memory and what it may compile
         if on_gpu:
             extra["peak GPU memory, GiB"] = torch.cuda.max_memory_allocated() / 2**30
-        name = f"pass {pairs}, compiled" if compiled else f"pass {pairs}"
-        row = rate_row(f"{label}/{name}", times, {"ours": clips, LOOP: 1, FORWARD: 1}, against=LOOP, extra=extra)
+        ours[name] = backend, clips, {"pairs a pass": backend.pairs, **extra}
+    # All in turn, so that each peer is timed once for all of ours. What remains to warm up does when calls are counted.
+    works |= {LOOP: lambda: case.loop(case.clips[0]), FORWARD: lambda: case.forward(case.clips[0])}
+    times = interleave(works, device=case.device, rounds=sizes.rounds, warmup=0)
+    best: tuple[Measurement, RaftFlow, str] | None = None
+    for name, (backend, clips, extra) in ours.items():
+        found = {"ours": times[name], LOOP: times[LOOP], FORWARD: times[FORWARD]}
+        row = rate_row(f"{label}/{name}", found, {"ours": clips, LOOP: 1, FORWARD: 1}, against=LOOP, extra=extra)
         say(f"{row.case}: {row.ours.median:.4g} clips/s, loop {row.peers[LOOP].median:.4g}")
         yield row
         if best is None or row.ours.median > best[0].median:
@@ -201,7 +202,7 @@ def raft_rows(case: RaftCase, say: Callable[[str], None]) -> Iterator[Row]:
     stage = FlowStage(MotionConfig(backend="raft"), backend)
     alone = "flow without columns"
     times = interleave(
-        {"ours": lambda: stage(case.works(clips)), alone: lambda: list(backend.flows(case.clips))},
+        {"ours": lambda: stage(case.works(clips)), alone: partial(_all_flows, backend, case.clips)},
         device=case.device,
         rounds=sizes.rounds,
         warmup=1,
@@ -217,6 +218,11 @@ def raft_rows(case: RaftCase, say: Callable[[str], None]) -> Iterator[Row]:
         better="higher",
         target=10.0,
     )
+
+
+def _all_flows(backend: RaftFlow, clips: list[NDArray[np.uint8]]) -> None:
+    for _ in backend.flows(clips):
+        pass
 
 
 def _exactly(work: Callable[[], list[NDArray[np.float32]]]) -> list[NDArray[np.float32]]:

@@ -29,6 +29,6 @@ class RaftConfig(Placement):
     )
     compiled: bool | None = Field(
         None,
-        description="compile the encoders and the refinement: some tens of seconds at the start, and again for clips "
-        "of another size, whatever their number; null: on a GPU",
+        description="compile the encoders and the refinement at the start, and once more when clips of another size "
+        "come, whatever their sizes and number; null: on a GPU",
     )
