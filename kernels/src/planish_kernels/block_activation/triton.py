@@ -212,8 +212,7 @@ def block_activation_backward_triton(
     """Codes and scales of the gradient of ``x``, and of that of ``up`` if there is one; both as one if side by side."""
     rows, cols = x_codes.shape
     if side_by_side:
-        codes, scales = (grad_codes.new_empty(len(t), 2 * t.shape[1]) for t in (grad_codes, grad_scales))
-        scales = scales.to(torch.float32)
+        codes, scales = (t.new_empty(len(t), 2 * t.shape[1]) for t in (grad_codes, grad_scales))
         grad_x, grad_up = (codes, scales), (codes[:, cols:], scales[:, grad_scales.shape[1] :])
         found: tuple[Tensor | None, ...] = (codes, scales, None, None)
     else:
