@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planish_kernels.block_quantize import block_quantize
+from planish_kernels.block_quantize import block_quantize, block_quantize_joined
 from planish_kernels.block_quantize.reference import SMALLEST_SCALE
 from planish_kernels.formats import BlockFloat8, BlockInt8
 from planish_kernels.philox import rounding_noise
@@ -200,7 +200,9 @@ def test_bad_input():
 
 def test_opcheck_and_compile():
     x, zero = torch.randn(40, 33), torch.tensor(0)
-    torch.library.opcheck(torch.ops.planish.block_quantize, (x, torch.int8, 32, True, zero, zero, "auto"))
+    torch.library.opcheck(torch.ops.planish.block_quantize, ([x], 0, torch.int8, 32, True, zero, zero, "auto"))
+    out = torch.empty(40, 33, dtype=torch.int8), torch.empty(2, 2)
+    torch.library.opcheck(torch.ops.planish.block_quantize_into, ([x], 0, 32, True, zero, zero, *out, "auto"))
     compiled = torch.compile(
         lambda x: BlockInt8.encode(x * 2, 32, "stochastic", 1, 2).decode(), fullgraph=True, backend="aot_eager"
     )
@@ -217,3 +219,54 @@ def test_the_kernel_gives_the_same_bits_at_size(code_dtype, block, rounding, gpu
     found = block_quantize(dense, code_dtype, block, rounding, 3, 4, impl="triton")
     assert torch.equal(found[1], expected[1])
     assert torch.equal(found[0].float(), expected[0].float())
+
+
+@pytest.mark.parametrize("impl", ["reference", "triton"])
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize(("dim", "sizes", "other"), [(0, (64, 32, 45), 70), (1, (64, 32, 45), 70), (1, (96, 128), 64)])
+def test_joined_parts_are_those_of_the_joined_matrix(kind, dim, sizes, other, impl, kernel_device):
+    parts = [numbers(*((size, other) if dim == 0 else (other, size)), seed=size) for size in sizes]
+    parts = [part.to(kernel_device) if impl == "triton" else part for part in parts]
+    joined = kind.encode_joined(parts, dim, 32, impl=impl)
+    whole = kind.encode(torch.cat(parts, dim), 32, impl=impl)
+    assert torch.equal(joined.codes.float(), whole.codes.float())
+    assert torch.equal(joined.scales, whole.scales)
+    assert (joined.block, joined.dtype) == (32, torch.float32)
+
+
+@pytest.mark.parametrize("impl", ["reference", "triton"])
+@pytest.mark.parametrize("dim", [0, 1])
+def test_each_part_is_drawn_under_an_offset_of_its_own(dim, impl, kernel_device):
+    parts = [numbers(64, 64, seed).to(kernel_device if impl == "triton" else "cpu") for seed in range(3)]
+    joined = BlockInt8.encode_joined(parts, dim, 32, "stochastic", 5, 7, impl=impl)
+    apart = [BlockInt8.encode(part, 32, "stochastic", 5, 7 + i, impl=impl) for i, part in enumerate(parts)]
+    assert torch.equal(joined.codes, torch.cat([part.codes for part in apart], dim))
+
+
+def test_joined_parts_are_written_where_they_are_asked_for():
+    parts = [numbers(64, 40, 1), numbers(20, 40, 2)]
+    expected = block_quantize_joined(parts, 0)
+    codes, scales = torch.zeros(84, 40, dtype=torch.int8), torch.zeros(3, 2)
+    found = block_quantize_joined(parts, 0, out=(codes, scales))
+    assert found[0] is codes
+    assert found[1] is scales
+    assert torch.equal(codes, expected[0])
+    assert torch.equal(scales, expected[1])
+
+
+@pytest.mark.parametrize(
+    ("parts", "dim", "out", "message"),
+    [
+        ([], 0, None, "parts is empty"),
+        ([torch.ones(32, 8)], 2, None, "dim=2"),
+        ([torch.ones(32, 8), torch.ones(32, 9)], 0, None, r"part 1 is .*\(32, 9\).* dimension 1 must agree"),
+        ([torch.ones(32, 8), torch.ones(32, 8).half()], 0, None, "part 1 is torch.float16"),
+        ([torch.ones(30, 8), torch.ones(32, 8)], 0, None, "part 0 has 30 entries along dimension 0"),
+        ([torch.ones(32, 8)], 0, (torch.ones(32, 9).char(), torch.ones(1, 1)), r"codes are .*\(32, 9\)"),
+        ([torch.ones(32, 8)], 0, (torch.ones(32, 8).char(), torch.ones(1, 1).half()), "scales are torch.float16"),
+        ([torch.ones(32, 8)], 0, (torch.ones(8, 32).char().t(), torch.ones(1, 1)), "contiguous"),
+    ],
+)
+def test_parts_that_cannot_be_joined_are_refused(parts, dim, out, message):
+    with pytest.raises(ValueError, match=message):
+        block_quantize_joined(parts, dim, out=out)

@@ -1,7 +1,7 @@
 """Linears of any kind: their three matmuls, each switchable; weights quantized once a value; odd shapes; autocast."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import planish
 import pytest
@@ -80,11 +80,11 @@ def quantized(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
 
     shapes: list[tuple[int, ...]] = []
 
-    def counting(dense: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
-        shapes.append(tuple(dense.shape))
-        return quantize_package.block_quantize(dense, *args, **kwargs)
+    def counting(parts: Sequence[Tensor], *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
+        shapes.extend(tuple(dense.shape) for dense in parts)
+        return quantize_package.block_quantize_joined(parts, *args, **kwargs)
 
-    monkeypatch.setattr(weight_codes, "block_quantize", counting)
+    monkeypatch.setattr(weight_codes, "block_quantize_joined", counting)
     return shapes
 
 

@@ -106,11 +106,19 @@ def _quantize_cases(rows: int, cols: int, block: int, twins: Twins) -> Iterator[
             3 * rows * cols,
             agrees=agrees,
             peers={f"{twins.name}, to nearest": lambda dense, *_: compiled(dense)},
-            launcher=lambda dense, seed, offset, rounding=rounding, **tiles: launcher(
-                "block_quantize", "block_quantize_triton"
-            )(dense, torch.int8, block, rounding == "stochastic", seed, offset, **tiles),
+            launcher=functools.partial(_launch_quantize, block, rounding == "stochastic"),
             tiles=_tiles(block),
         )
+
+
+def _launch_quantize(
+    block: int, stochastic: bool, dense: Tensor, seed: Tensor, offset: Tensor, **tiles: int
+) -> tuple[Tensor, Tensor]:
+    codes = torch.empty(dense.shape, dtype=torch.int8, device=dense.device)
+    scales = dense.new_empty([-(-size // block) for size in dense.shape], dtype=torch.float32)
+    launch = launcher("block_quantize", "block_quantize_triton")
+    launch(dense, torch.int8, block, stochastic, seed, offset, codes, scales, **tiles)
+    return codes, scales
 
 
 def _gelu_backward(grad: Tensor, x: Tensor) -> Tensor:

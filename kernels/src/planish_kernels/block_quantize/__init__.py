@@ -1,5 +1,5 @@
-"""Quantizing a matrix in square blocks, to nearest or stochastically."""
+"""Quantizing matrices in square blocks, to nearest or stochastically."""
 
-from planish_kernels.block_quantize.op import block_quantize
+from planish_kernels.block_quantize.op import block_quantize, block_quantize_joined
 
-__all__ = ["block_quantize"]
+__all__ = ["block_quantize", "block_quantize_joined"]

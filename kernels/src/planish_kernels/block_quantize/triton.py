@@ -31,6 +31,8 @@ def _quantize_kernel(
     stride_row,
     stride_col,
     scale_columns,
+    row_stride,
+    scale_stride,
     BLOCK: tl.constexpr,
     ACROSS: tl.constexpr,
     IS_WHOLE: tl.constexpr,
@@ -64,6 +66,8 @@ def _quantize_kernel(
         LARGEST,
         IS_INT8,
         STOCHASTIC,
+        row_stride,
+        scale_stride,
     )
 
 
@@ -74,16 +78,19 @@ def block_quantize_triton(
     stochastic: bool,
     seed: Tensor,
     offset: Tensor,
+    codes: Tensor,
+    scales: Tensor,
     *,
     across: int | None = None,
     num_warps: int | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Codes and scales of ``dense``; see ``planish_kernels.block_quantize.block_quantize``."""
+) -> None:
+    """Write codes and scales of ``dense``; see ``planish_kernels.block_quantize.block_quantize``.
+
+    ``codes`` and ``scales`` have its shape and that of its blocks; they may be parts of wider matrices.
+    """
     rows, cols = dense.shape
-    codes = torch.empty((rows, cols), dtype=code_dtype, device=dense.device)
-    scales = torch.empty((-(-rows // block), -(-cols // block)), dtype=torch.float32, device=dense.device)
     if codes.numel() == 0:
-        return codes, scales
+        return
     across = blocks_across(block) if across is None else across
     if num_warps is None:
         num_warps = roomy_warps(block) if stochastic else tile_warps(block)
@@ -98,6 +105,8 @@ def block_quantize_triton(
             cols,
             *dense.stride(),
             scales.shape[1],
+            codes.stride(0),
+            scales.stride(0),
             BLOCK=block,
             ACROSS=across,
             IS_WHOLE=is_whole(rows, cols, block, across),
@@ -106,4 +115,3 @@ def block_quantize_triton(
             STOCHASTIC=stochastic,
             num_warps=num_warps,
         )
-    return codes, scales

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -68,6 +69,24 @@ class BlockScaled(Format):
 
         codes, scales = block_quantize(dense.detach(), cls.code_dtype, block, rounding, seed, offset, impl=impl)
         return cls(codes, scales, block, dense.dtype)
+
+    @classmethod
+    def encode_joined(
+        cls,
+        parts: Sequence[Tensor],
+        dim: int,
+        block: int = 32,
+        rounding: str = "nearest",
+        seed: int | Tensor = 0,
+        offset: int | Tensor = 0,
+        *,
+        impl: str = "auto",
+    ) -> Self:
+        """Encode several matrices as one; see ``planish_kernels.block_quantize.block_quantize_joined``."""
+        from planish_kernels.block_quantize import block_quantize_joined
+
+        joined = block_quantize_joined(parts, dim, cls.code_dtype, block, rounding, seed, offset, impl=impl)
+        return cls(*joined, block, parts[0].dtype)
 
     def decode(self) -> Tensor:
         """``codes * scales`` in float32 (float64 for float64), where it is exact, then in ``dtype``."""

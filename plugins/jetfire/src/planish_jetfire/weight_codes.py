@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from planish_kernels.block_quantize import block_quantize
+from planish_kernels.block_quantize import block_quantize, block_quantize_joined
 from planish_kernels.formats.block_scaled import BlockScaled
 from torch import Tensor
 
@@ -59,13 +59,13 @@ class WeightCodes:
         """Quantize the weights, each [out, in] of any strides. Waits for no device."""
         if self.codes is None or self.scales is None or self.codes.device != weights[0].device:
             self.codes, self.scales = self._quantized(weights)
+        elif self._joins(weights):
+            out = self.codes, self.scales
+            block_quantize_joined(weights, 0, self.format.code_dtype, self.block, out=out)
         else:
-            row = block_row = 0
-            for weight in weights:
-                codes, scales = block_quantize(weight, self.format.code_dtype, self.block)
-                self.codes[row : row + len(codes)].copy_(codes)
-                self.scales[block_row : block_row + len(scales)].copy_(scales)
-                row, block_row = row + len(codes), block_row + len(scales)
+            codes, scales = self._quantized(weights)
+            self.codes.copy_(codes)
+            self.scales.copy_(scales)
         self.key = _key(weights)
         self.is_stale = False
 
@@ -102,10 +102,14 @@ class WeightCodes:
         return self.codes, self.scales
 
     def _quantized(self, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        if self._joins(weights):
+            return block_quantize_joined(weights, 0, self.format.code_dtype, self.block)
         pairs = [block_quantize(weight, self.format.code_dtype, self.block) for weight in weights]
-        if len(pairs) == 1:
-            return pairs[0]
         return torch.cat([codes for codes, _ in pairs]), torch.cat([scales for _, scales in pairs])
+
+    def _joins(self, weights: Sequence[Tensor]) -> bool:
+        """Whether one call quantizes all weights: they share a dtype, and no block reaches over the end of one."""
+        return stacks([len(weight) for weight in weights], self.block) and len({w.dtype for w in weights}) == 1
 
 
 def stacks(sizes: Sequence[int], block: int) -> bool:

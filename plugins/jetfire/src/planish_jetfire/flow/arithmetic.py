@@ -36,6 +36,10 @@ class Arithmetic:
         """A dense gradient in blocks."""
         return self.format.encode(dense, self.block, self.rounding, *draw)
 
+    def gradients(self, parts: Sequence[Tensor], draw: Draw) -> BlockScaled:
+        """Dense gradients side by side, in blocks: the first under ``draw``, each further one under the next offset."""
+        return self.format.encode_joined(parts, 1, self.block, self.rounding, *draw)
+
     def product(self, a: Any, b: Any, draw: Draw) -> BlockScaled:
         """``a @ b`` of a gradient, in blocks."""
         return block_matmul_quantized(a, b, None, self.rounding, *draw)

@@ -69,8 +69,9 @@ class Projections(torch.autograd.Function):
         grad_norm_weight = grad_norm_bias = None
         with no_autocast(grads[0]):
             if len(grads) > 1 and stacks([grad.shape[1] for grad in grads], arithmetic.block):
-                # Draws 1 and 2 are left out.
-                quantized = [arithmetic.gradient(torch.cat(grads, 1), draws[0])]
+                # Joined as codes: a dense matrix of all would have the compiler write gradients of queries and keys
+                # across its rows, at a sixth of the bandwidth. The other parts are drawn under the offsets 1 and 2.
+                quantized = [arithmetic.gradients(grads, draws[0])]
             else:
                 quantized = [arithmetic.gradient(grad.contiguous(), draws[i]) for i, grad in enumerate(grads)]
             own = grads_of_all(linears, quantized, kept[-1], grads, ctx.needs_input_grad[5:])
