@@ -61,6 +61,18 @@ def test_gradients_are_drawn_once_for_both_matmuls_and_without_bias() -> None:
     assert float((total / 400 - matrix).abs().max()) < 5 * 0.5 * step / 400**0.5
 
 
+@pytest.mark.parametrize("model", learning.MODELS)
+@pytest.mark.parametrize("variant", ["per-tensor", "per-token", "cut"])
+def test_emulations_train_under_autocast(model: str, variant: str) -> None:
+    net = learning.build(model, learning.QUICK, 0).train()
+    exact = [parameter.detach().clone() for parameter in net.parameters()]
+    trained = Trained(net, variant_of(variant), flow="linear", seed=0, total_steps=1)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss(net, tokens()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in trained.parameters())
+    assert all(torch.equal(p, before) for p, before in zip(net.parameters(), exact, strict=True))
+
+
 def test_cut_codes_are_too_small() -> None:
     matrix = torch.randn(320, 320)
     cut = FakeInt8("block", cuts=True).encode(matrix, contraction=1)

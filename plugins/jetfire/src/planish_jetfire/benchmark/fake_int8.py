@@ -1,7 +1,8 @@
 """What INT8 training is compared with: other scales, and a defect, in the same three matmuls; emulated in float32.
 
-Every encoder gives back what its codes stand for. Activations and gradients are quantized once, and the result serves
-each matmul that they take part in, as in the method.
+Every encoder gives back what its codes stand for, in the dtype of what it was given: under autocast that rounds it by
+2^-9 of itself at most, a fraction of what 127 steps leave. Activations and gradients are quantized once, and the result
+serves each matmul that they take part in, as in the method.
 """
 
 from __future__ import annotations
@@ -54,8 +55,9 @@ class FakeInt8:
         """``tensor`` as its codes have it; the same draws for both matmuls that a gradient takes part in."""
         if self._last is not None and self._last[0]() is tensor and self._last[1] == tensor._version:
             return self._last[2]
-        scales = spread_scales(tensor, self.scales)
-        encoded = self._codes(tensor / scales) * scales
+        wide = tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+        scales = spread_scales(wide, self.scales)
+        encoded = (self._codes(wide / scales) * scales).to(tensor.dtype)
         self._last = (weakref.ref(tensor), tensor._version, encoded)
         return encoded
 
@@ -65,7 +67,7 @@ class FakeInt8:
         if self.generator.device.type != ratio.device.type:
             # Where the model is shows at the first gradient.
             self.generator = torch.Generator(ratio.device).manual_seed(self.generator.initial_seed())
-        uniforms = torch.rand(ratio.shape, generator=self.generator, device=ratio.device)
+        uniforms = torch.rand(ratio.shape, generator=self.generator, device=ratio.device, dtype=ratio.dtype)
         if self.cuts:
             codes = torch.trunc(ratio.abs() + uniforms - 0.5).clamp_min(0).copysign(ratio)
         else:
