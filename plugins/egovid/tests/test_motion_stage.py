@@ -5,20 +5,25 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from dataclasses import replace
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from planish.errors import UnsupportedError
+from planish.filtering.identity import scoring_params
 from planish.interfaces import Clip, ClipWork
 from planish_egovid.flow.backend import FlowBackend
 from planish_egovid.flow.dis import DisFlow
 from planish_egovid.motion.axis import MotionAxis
 from planish_egovid.motion.columns import MotionColumns
 from planish_egovid.motion.config import MotionConfig
+from planish_egovid.motion.gauge import Gauge, PairMotion
+from planish_egovid.motion.in_threads import in_threads
 from planish_egovid.motion.stage import FRAMES, TIMES, FlowStage
 from planish_egovid.testing import Camera, HeadMotion, RenderedClip, render_clip
 from planish_egovid.testing.memory_view import view_of
@@ -128,3 +133,94 @@ def test_measuring_by_default_imports_no_torch() -> None:
     )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
     assert found.stdout.strip() == "[]"
+
+
+class OnGpu(ColourDis):
+    """Says that it is on a GPU, so that the stage measures in threads."""
+
+    device = "cuda"
+
+
+def on_threads(count: int) -> MotionConfig:
+    return RAFT.model_copy(update={"column_threads": count})
+
+
+@pytest.fixture
+def measured_by(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The thread that measures each pair."""
+    found: list[int] = []
+    measure = Gauge.pair
+
+    def pair(self: Gauge, *args: Any, **options: Any) -> PairMotion:
+        found.append(threading.get_ident())
+        return measure(self, *args, **options)
+
+    monkeypatch.setattr(Gauge, "pair", pair)
+    return found
+
+
+def test_threads_give_the_rows_of_one_in_the_order_of_the_clips(turning: RenderedClip, measured_by: list[int]) -> None:
+    noise = replace(turning, frames=np.random.default_rng(0).integers(0, 256, turning.frames.shape, np.uint8))
+    clips = [turning, noise, render_clip(HeadMotion.still(), frames=1, fps=7.5, camera=Camera(320, 180)), turning]
+
+    def rows(stage: FlowStage) -> list[tuple[str, dict[str, Any]]]:
+        done = stage([work_of(clip, name=str(i)) for i, clip in enumerate(clips)])
+        return [(work.clip.id, work.values) for work in done]
+
+    alone = rows(FlowStage(RAFT, ColourDis()))
+    assert set(measured_by) == {threading.get_ident()}
+    measured_by.clear()
+    threads_before = cv2.getNumThreads()
+    assert rows(FlowStage(on_threads(4), OnGpu())) == alone
+    assert threading.get_ident() not in measured_by
+    assert len(measured_by) == 18
+    assert cv2.getNumThreads() == threads_before
+    assert alone[0][1] == alone[3][1] != alone[1][1]
+
+
+def test_flow_of_a_processor_is_measured_by_the_thread_that_finds_it(
+    turning: RenderedClip, measured_by: list[int]
+) -> None:
+    FlowStage(on_threads(4), ColourDis())([work_of(turning)])
+    assert set(measured_by) == {threading.get_ident()}
+
+
+@pytest.mark.parametrize(("cores", "expected"), [(1, 1), (3, 3), (64, 8)])
+def test_there_are_as_many_threads_as_cores_up_to_eight(
+    monkeypatch: pytest.MonkeyPatch, turning: RenderedClip, cores: int, expected: int
+) -> None:
+    asked = []
+
+    def noted(groups: Any, *, threads: int, most_waiting: int) -> Any:
+        asked.append(threads)
+        return in_threads(groups, threads=1, most_waiting=most_waiting)
+
+    monkeypatch.setattr("planish_egovid.motion.stage.available_cores", lambda: cores)
+    monkeypatch.setattr("planish_egovid.motion.stage.in_threads", noted)
+    FlowStage(RAFT, OnGpu())([work_of(turning)])
+    assert asked == [expected]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_an_error_over_a_pair_is_raised_whoever_measures(
+    monkeypatch: pytest.MonkeyPatch, turning: RenderedClip, threads: int
+) -> None:
+    def pair(*_: Any, **__: Any) -> PairMotion:
+        raise ZeroDivisionError("no interval")
+
+    monkeypatch.setattr(Gauge, "pair", pair)
+    threads_before = threading.active_count(), cv2.getNumThreads()
+    with pytest.raises(ZeroDivisionError, match="no interval"):
+        FlowStage(on_threads(threads), OnGpu())([work_of(turning), work_of(turning)])
+    assert (threading.active_count(), cv2.getNumThreads()) == threads_before
+
+
+def test_a_stage_whose_threads_have_worked_travels_too(turning: RenderedClip) -> None:
+    stage = FlowStage(on_threads(2), OnGpu())
+    (here,) = stage([work_of(turning)])
+    (there,) = pickle.loads(pickle.dumps(stage))([work_of(turning)])
+    assert there.values == here.values
+
+
+def test_threads_are_no_part_of_what_a_score_is() -> None:
+    assert scoring_params(on_threads(5)) == scoring_params(RAFT)

@@ -32,7 +32,7 @@ def edge_px(height: int, width: int) -> float:
 
 
 def dominant_homography(
-    flow: NDArray[np.float32], trusted: NDArray[np.bool_], grid: int, shape: tuple[int, int]
+    flow: NDArray[np.float32], trusted: NDArray[np.bool_] | None, grid: int, shape: tuple[int, int]
 ) -> NDArray[np.float64] | None:
     """Return the homography [3, 3] that most trusted flow vectors agree with, by RANSAC.
 
@@ -41,7 +41,7 @@ def dominant_homography(
 
     Args:
         flow: float32 [rows, columns, 2], flow at every ``grid``-th pixel, in pixels of the picture.
-        trusted: bool [rows, columns], which of it to look at.
+        trusted: bool [rows, columns], which of it to look at; None for all that stays in the picture.
         grid: Pixels between the points of ``flow``.
         shape: Height and width of the picture.
 
@@ -51,8 +51,9 @@ def dominant_homography(
     step = max(1, POINTS_PX // grid)
     points = pixel_grid(*shape, grid)[::step, ::step]
     margin = edge_px(*shape)
-    looked_at = trusted[::step, ::step] & inside(points, *shape, margin)
-    looked_at &= inside(points + flow[::step, ::step], *shape, margin)
+    looked_at = inside(points, *shape, margin) & inside(points + flow[::step, ::step], *shape, margin)
+    if trusted is not None:
+        looked_at &= trusted[::step, ::step]
     rows, columns = np.nonzero(looked_at)
     if len(rows) < FEWEST_POINTS:
         return None

@@ -36,6 +36,14 @@ class MotionConfig(Config):
         "multiple of 8, padding counted, flow_0_4 over (0, 5] and still pixels in no bucket, as in EgoVid's script",
     )
     raft: RaftConfig = Field(RaftConfig(), description="used if backend is raft")
+    column_threads: int | None = Field(
+        None,
+        ge=1,
+        le=256,
+        json_schema_extra={"decides_scores": False},
+        description="threads that measure the flow of RAFT on a GPU while the GPU finds more; null: one for each core "
+        "that the process may use, 8 at most. On a processor always one",
+    )
 
     @property
     def links(self) -> int:

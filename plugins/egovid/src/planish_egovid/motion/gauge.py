@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,6 +19,8 @@ REFERENCE_PX = 512.0
 BUCKETS = ("flow_0_4", "flow_4_8", "flow_8_12", "flow_12_16", "flow_16_")
 WINDOWS = ("flow5_center", "flow5_top_left", "flow5_top_right", "flow5_bottom_left", "flow5_bottom_right")
 _EDGES = (4.0, 8.0, 12.0, 16.0)
+_OFFICIAL_EDGE = 5.0
+"""End of EgoVid's first bucket."""
 _PADDED_TO = 8
 
 
@@ -40,6 +43,32 @@ class PairMotion:
     dominant: float | None
     residual: float | None
     valid_frac: float | None
+
+
+class _Space:
+    """Memory for the numbers of one pair, used for pair after pair: fresh pages would cost as much as the numbers."""
+
+    def __init__(self, rows: int, columns: int) -> None:
+        self.x, self.y, self.camera_x, self.camera_y, self.magnitude, self.square = np.empty(
+            (6, rows, columns), np.float32
+        )
+        self.moved = np.empty((rows, columns, 2), np.float32)
+        self.mask = np.empty((rows, columns), np.bool_)
+
+
+class _Spaces(threading.local):
+    """The space that each thread has used last."""
+
+    last: _Space | None = None
+
+    def of(self, rows: int, columns: int) -> _Space:
+        """Return space for pairs of this size; what was in it before is lost."""
+        if self.last is None or self.last.mask.shape != (rows, columns):
+            self.last = _Space(rows, columns)
+        return self.last
+
+
+_SPACE = _Spaces()
 
 
 class Gauge:
@@ -91,30 +120,52 @@ class Gauge:
             homography: float64 [3, 3], dominant motion in pixels of the analysed picture, or None.
         """
         unit = self._unit if self._official else self._unit * self._stride_s / interval_s
-        magnitude = _magnitude(flow) * np.float32(unit)
+        rows, columns = flow.shape[:2]
+        space = _SPACE.of(rows, columns)
+        # Apart from each other, x and y are read in one go by all that follows.
+        np.copyto(space.x, flow[..., 0])
+        np.copyto(space.y, flow[..., 1])
+        magnitude = _magnitude(space.x, space.y, space)
+        magnitude *= np.float32(unit)
+        mean, buckets = self._share(magnitude), self._buckets(magnitude, space)
+        windows = tuple(_mean(magnitude[window]) for window in _windows(rows, columns))
         dominant = residual = None
         if homography is not None:
-            rows, columns = flow.shape[:2]
             points = pixel_grid(rows * self._grid, columns * self._grid, self._grid)
             with one_thread():
-                camera = cv2.perspectiveTransform(points, homography) - points
-            dominant = _mean(_magnitude(camera)) * unit
-            rest = _magnitude(flow - camera)
+                moved = cv2.perspectiveTransform(points, homography, dst=space.moved)
+            np.subtract(moved[..., 0], points[..., 0], out=space.camera_x)
+            np.subtract(moved[..., 1], points[..., 1], out=space.camera_y)
+            dominant = _mean(_magnitude(space.camera_x, space.camera_y, space)) * unit
+            space.x -= space.camera_x
+            space.y -= space.camera_y
+            rest = _magnitude(space.x, space.y, space)
             rest = rest if valid is None else rest[valid]
             residual = _mean(rest) * unit if rest.size else None
         return PairMotion(
-            mean=self._share(magnitude),
-            buckets=self._buckets(magnitude),
-            windows=tuple(_mean(magnitude[window]) for window in _windows(*magnitude.shape)),
+            mean=mean,
+            buckets=buckets,
+            windows=windows,
             dominant=dominant,
             residual=residual,
             valid_frac=None if valid is None else float(np.count_nonzero(valid) / valid.size),
         )
 
-    def _buckets(self, magnitude: NDArray[np.float32]) -> tuple[float, ...]:
-        first = (magnitude > 0) & (magnitude <= 5.0) if self._official else magnitude <= _EDGES[0]
+    def _buckets(self, magnitude: NDArray[np.float32], space: _Space) -> tuple[float, ...]:
+        if self._padding == (0, 0):
+            # What lies between two edges is counted as what is below the one and not below the other.
+            below = [int(np.count_nonzero(np.less_equal(magnitude, edge, out=space.mask))) for edge in _EDGES]
+            above = int(np.count_nonzero(np.greater(magnitude, _EDGES[-1], out=space.mask)))
+            first = below[0]
+            if self._official:
+                first = int(np.count_nonzero(np.less_equal(magnitude, _OFFICIAL_EDGE, out=space.mask)))
+                first -= int(np.count_nonzero(np.less_equal(magnitude, 0.0, out=space.mask)))
+            counts = (first, *(high - low for low, high in pairwise(below)), above)
+            return tuple(count / magnitude.size for count in counts)
+        # Only the official measure has padding.
+        first_mask = (magnitude > 0) & (magnitude <= _OFFICIAL_EDGE)
         inner = [(magnitude > low) & (magnitude <= high) for low, high in pairwise(_EDGES)]
-        return tuple(self._share(inside) for inside in (first, *inner, magnitude > _EDGES[-1]))
+        return tuple(self._share(inside) for inside in (first_mask, *inner, magnitude > _EDGES[-1]))
 
     def _share(self, values: NDArray[Any]) -> float:
         """Return the mean over pixels, those of the padding included."""
@@ -153,9 +204,12 @@ def _mean(values: NDArray[Any]) -> float:
     return float(values.mean(dtype=np.float64))
 
 
-def _magnitude(flow: NDArray[np.float32]) -> NDArray[np.float32]:
-    x, y = flow[..., 0], flow[..., 1]
-    return np.sqrt(x * x + y * y)
+def _magnitude(x: NDArray[np.float32], y: NDArray[np.float32], space: _Space) -> NDArray[np.float32]:
+    """Return the magnitude, in memory that the next one takes."""
+    np.multiply(x, x, out=space.magnitude)
+    np.multiply(y, y, out=space.square)
+    space.magnitude += space.square
+    return np.sqrt(space.magnitude, out=space.magnitude)
 
 
 def _windows(rows: int, columns: int) -> list[tuple[slice, slice]]:
