@@ -17,7 +17,7 @@ from planish_kernels.block_dropout import triton as dropout
 from planish_kernels.block_matmul import triton as matmul
 from planish_kernels.block_norm import triton as norm
 from planish_kernels.block_quantize import triton as quantize
-from planish_kernels.block_quantize.tile import tile_warps
+from planish_kernels.block_quantize.tile import chunk_rows, chunk_warps, tile_warps
 from planish_kernels.correlation_lookup import triton as lookup
 from planish_kernels.row_pack24 import triton as row_pack24
 from planish_kernels.row_quantize import triton as row_quantize
@@ -44,14 +44,15 @@ def kernels(code: str, block: int) -> dict[str, tuple[Any, dict[str, Any], int]]
     # Matrices that tiles divide, and others.
     whole = {**tile, "IS_WHOLE": code == "int8", **form}
     drawn, warps = {**whole, "STOCHASTIC": True}, tile_warps(block)
+    twice, few = {**drawn, "CHUNK": chunk_rows(block)}, chunk_warps(block, chunk_rows(block))
     return {
-        "quantize": (quantize._quantize_kernel, drawn, warps),
+        "quantize": (quantize._quantize_kernel, twice, few),
         "activation": (activation._forward_kernel, {**whole, "ACTIVATION": "gelu", "IS_GATED": False}, warps),
-        "gated backward": (activation._backward_kernel, {**drawn, "ACTIVATION": "silu", "IS_GATED": True}, warps),
+        "gated backward": (activation._backward_kernel, {**twice, "ACTIVATION": "silu", "IS_GATED": True}, few),
         "statistics": (norm._statistics_kernel, {**rows, "IS_RMS": False}, 4),
         "norm": (norm._forward_kernel, {**whole, "HAS_WEIGHT": True, "HAS_BIAS": False}, warps),
         "norm backward rows": (norm._backward_rows_kernel, {**rows, "IS_RMS": False, "HAS_WEIGHT": False}, 4),
-        "norm backward": (norm._backward_kernel, {**drawn, "HAS_WEIGHT": True, "HAS_BIAS": True}, warps),
+        "norm backward": (norm._backward_kernel, {**twice, "HAS_WEIGHT": True, "HAS_BIAS": True}, few),
         "add": (add._add_kernel, {**drawn, "IS_RMS": True}, warps),
         "add combine": (add._combine_kernel, {"IS_RMS": False, "WIDTH": 128, "ROWS": 32, "TILES": 32}, 4),
         "dropout": (dropout._dropout_kernel, {**tile, "STREAM": 1 << 32}, warps),

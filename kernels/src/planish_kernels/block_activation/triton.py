@@ -11,11 +11,21 @@ from torch import Tensor
 
 from planish_kernels.block_quantize.tile import (
     blocks_across,
+    chunk_rows,
+    chunk_warps,
     is_whole,
+    larger,
     largest_code,
+    load_draw,
+    load_rows,
+    load_scales,
     load_tile,
-    roomy_warps,
+    magnitudes,
+    round_rows,
+    store_rows,
+    store_scales,
     store_tile,
+    tile_scale,
     tile_warps,
 )
 from planish_kernels.gated_activation.curve import activation_and_slope
@@ -47,23 +57,41 @@ def _forward_kernel(
     if IS_GATED:
         value *= load_tile(up_codes, up_scales, row, col, rows, cols, scale_columns, BLOCK, ACROSS, IS_WHOLE)
     store_tile(
-        value,
-        codes,
-        scales,
-        codes,
-        codes,
-        row,
-        col,
-        rows,
-        cols,
-        scale_columns,
-        BLOCK,
-        ACROSS,
-        IS_WHOLE,
-        LARGEST,
-        IS_INT8,
-        False,
-    )
+        value, codes, scales, row, col, rows, cols, scale_columns, BLOCK, ACROSS, IS_WHOLE, LARGEST, IS_INT8
+    )  # fmt: skip
+
+
+@triton.jit
+def _gradients(
+    grad_codes,
+    grad_scale,
+    x_codes,
+    x_scale,
+    up_codes,
+    up_scale,
+    row,
+    col,
+    rows,
+    cols,
+    ACTIVATION: tl.constexpr,
+    IS_GATED: tl.constexpr,
+    CHUNK: tl.constexpr,
+    BLOCK: tl.constexpr,
+    ACROSS: tl.constexpr,
+    IS_WHOLE: tl.constexpr,
+):
+    """The gradients of ``x`` and ``up`` for some rows of a tile; that of ``x`` twice if there is no ``up``."""
+    grad = load_rows(grad_codes, grad_scale, row, col, rows, cols, CHUNK, BLOCK, ACROSS, IS_WHOLE)
+    x = load_rows(x_codes, x_scale, row, col, rows, cols, CHUNK, BLOCK, ACROSS, IS_WHOLE)
+    value, slope = activation_and_slope(x, ACTIVATION, True)
+    if IS_GATED:
+        up = load_rows(up_codes, up_scale, row, col, rows, cols, CHUNK, BLOCK, ACROSS, IS_WHOLE)
+        of_x = grad * up * slope
+        of_up = grad * value
+    else:
+        of_x = grad * slope
+        of_up = of_x
+    return of_x, of_up
 
 
 @triton.jit
@@ -89,61 +117,60 @@ def _backward_kernel(
     ACTIVATION: tl.constexpr,
     IS_GATED: tl.constexpr,
     BLOCK: tl.constexpr,
+    CHUNK: tl.constexpr,
     ACROSS: tl.constexpr,
     IS_WHOLE: tl.constexpr,
     LARGEST: tl.constexpr,
     IS_INT8: tl.constexpr,
     STOCHASTIC: tl.constexpr,
 ):
+    """Two passes over a tile, some rows at a time: the largest magnitudes, then the codes.
+
+    The gradients are computed twice, from codes that the caches still hold: a tile of them in float32 would fill the
+    registers of a multiprocessor, and nothing would be left to hide what its one program waits for.
+    """
     row = tl.program_id(1) * BLOCK
     col = tl.program_id(0) * (BLOCK * ACROSS)
-    grad = load_tile(grad_codes, grad_scales, row, col, rows, cols, scale_columns, BLOCK, ACROSS, IS_WHOLE)
-    x = load_tile(x_codes, x_scales, row, col, rows, cols, scale_columns, BLOCK, ACROSS, IS_WHOLE)
-    value, slope = activation_and_slope(x, ACTIVATION, True)
-    of_x = grad * slope
+    grad_scale = load_scales(grad_scales, row, col, scale_columns, BLOCK, ACROSS, IS_WHOLE)
+    x_scale = load_scales(x_scales, row, col, scale_columns, BLOCK, ACROSS, IS_WHOLE)
+    up_scale = x_scale
     if IS_GATED:
-        up = load_tile(up_codes, up_scales, row, col, rows, cols, scale_columns, BLOCK, ACROSS, IS_WHOLE)
-        of_x = grad * up * slope
-        store_tile(
-            grad * value,
-            grad_up_codes,
-            grad_up_scales,
-            seed,
-            next_offset,
-            row,
-            col,
-            rows,
-            cols,
-            scale_columns,
-            BLOCK,
-            ACROSS,
-            IS_WHOLE,
-            LARGEST,
-            IS_INT8,
-            STOCHASTIC,
-            row_stride,
-            scale_stride,
+        up_scale = load_scales(up_scales, row, col, scale_columns, BLOCK, ACROSS, IS_WHOLE)
+    most_of_x = tl.zeros((CHUNK, BLOCK * ACROSS), tl.float32)
+    most_of_up = tl.zeros((CHUNK, BLOCK * ACROSS), tl.float32)
+    for chunk in tl.range(0, BLOCK, CHUNK):
+        of_x, of_up = _gradients(
+            grad_codes, grad_scale, x_codes, x_scale, up_codes, up_scale, row + chunk, col, rows, cols,
+            ACTIVATION, IS_GATED, CHUNK, BLOCK, ACROSS, IS_WHOLE,
+        )  # fmt: skip
+        most_of_x = larger(most_of_x, magnitudes(of_x, row + chunk, col, rows, cols, CHUNK, BLOCK, ACROSS, IS_WHOLE))
+        if IS_GATED:
+            most_of_up = larger(
+                most_of_up, magnitudes(of_up, row + chunk, col, rows, cols, CHUNK, BLOCK, ACROSS, IS_WHOLE)
+            )
+    scale_of_x = tile_scale(most_of_x, CHUNK, BLOCK, ACROSS, LARGEST)
+    scale_of_up = scale_of_x
+    if IS_GATED:
+        scale_of_up = tile_scale(most_of_up, CHUNK, BLOCK, ACROSS, LARGEST)
+    draw_of_x = load_draw(seed, offset, STOCHASTIC)
+    draw_of_up = load_draw(seed, next_offset, STOCHASTIC and IS_GATED)
+    for chunk in tl.range(0, BLOCK, CHUNK):
+        of_x, of_up = _gradients(
+            grad_codes, grad_scale, x_codes, x_scale, up_codes, up_scale, row + chunk, col, rows, cols,
+            ACTIVATION, IS_GATED, CHUNK, BLOCK, ACROSS, IS_WHOLE,
+        )  # fmt: skip
+        if IS_GATED:
+            rounded = round_rows(
+                of_up, scale_of_up, draw_of_up, row + chunk, col, rows, CHUNK, BLOCK, ACROSS, IS_INT8, STOCHASTIC
+            )
+            store_rows(rounded, grad_up_codes, row + chunk, col, rows, cols, CHUNK, BLOCK, ACROSS, IS_WHOLE, row_stride)
+        rounded = round_rows(
+            of_x, scale_of_x, draw_of_x, row + chunk, col, rows, CHUNK, BLOCK, ACROSS, IS_INT8, STOCHASTIC
         )
-    store_tile(
-        of_x,
-        grad_x_codes,
-        grad_x_scales,
-        seed,
-        offset,
-        row,
-        col,
-        rows,
-        cols,
-        scale_columns,
-        BLOCK,
-        ACROSS,
-        IS_WHOLE,
-        LARGEST,
-        IS_INT8,
-        STOCHASTIC,
-        row_stride,
-        scale_stride,
-    )
+        store_rows(rounded, grad_x_codes, row + chunk, col, rows, cols, CHUNK, BLOCK, ACROSS, IS_WHOLE, row_stride)
+    store_scales(scale_of_x, grad_x_scales, row, col, scale_columns, BLOCK, ACROSS, IS_WHOLE, scale_stride)
+    if IS_GATED:
+        store_scales(scale_of_up, grad_up_scales, row, col, scale_columns, BLOCK, ACROSS, IS_WHOLE, scale_stride)
 
 
 def _like(codes: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:
@@ -208,6 +235,8 @@ def block_activation_backward_triton(
     *,
     across: int | None = None,
     num_warps: int | None = None,
+    chunk: int | None = None,
+    maxnreg: int | None = None,
 ) -> tuple[Tensor | None, ...]:
     """Codes and scales of the gradient of ``x``, and of that of ``up`` if there is one; both as one if side by side."""
     rows, cols = x_codes.shape
@@ -222,9 +251,8 @@ def block_activation_backward_triton(
     if x_codes.numel() == 0:
         return found
     across = blocks_across(block) if across is None else across
-    if num_warps is None:
-        # Two gradients take more registers than half the threads have.
-        num_warps = roomy_warps(block) if up_codes is None else tile_warps(block)
+    chunk = chunk_rows(block) if chunk is None else chunk
+    num_warps = chunk_warps(block, chunk) if num_warps is None else num_warps
     with torch.cuda.device_of(x_codes):
         _backward_kernel[(triton.cdiv(cols, block * across), triton.cdiv(rows, block))](
             grad_codes,
@@ -246,11 +274,13 @@ def block_activation_backward_triton(
             ACTIVATION=activation,
             IS_GATED=up_codes is not None,
             BLOCK=block,
+            CHUNK=chunk,
             ACROSS=across,
             IS_WHOLE=is_whole(rows, cols, block, across),
             LARGEST=largest_code(grad_codes.dtype),
             IS_INT8=grad_codes.dtype is torch.int8,
             STOCHASTIC=stochastic,
             num_warps=num_warps,
+            maxnreg=maxnreg,
         )
     return found

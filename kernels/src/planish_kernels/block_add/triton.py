@@ -50,7 +50,7 @@ def _add_kernel(
     first_col = tl.program_id(0) * (BLOCK * ACROSS)
     row = first_row.to(tl.int64) + tl.arange(0, BLOCK)[:, None]
     col = first_col.to(tl.int64) + tl.arange(0, BLOCK * ACROSS)[None, :]
-    place, inside = tile_places(first_row, first_col, rows, cols, BLOCK, ACROSS)
+    place, inside = tile_places(first_row, first_col, rows, cols, BLOCK, BLOCK * ACROSS)
     branch = load_tile(
         branch_codes, branch_scales, first_row, first_col, rows, cols, scale_columns, BLOCK, ACROSS, IS_WHOLE
     )

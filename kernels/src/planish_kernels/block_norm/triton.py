@@ -11,11 +11,21 @@ from torch import Tensor
 
 from planish_kernels.block_quantize.tile import (
     blocks_across,
+    chunk_rows,
+    chunk_warps,
     is_whole,
+    larger,
     largest_code,
+    load_draw,
+    load_rows,
+    load_scales,
     load_tile,
-    roomy_warps,
+    magnitudes,
+    round_rows,
+    store_rows,
+    store_scales,
     store_tile,
+    tile_scale,
     tile_warps,
 )
 
@@ -112,8 +122,6 @@ def _forward_kernel(
         out,
         codes,
         scales,
-        codes,
-        codes,
         first_row,
         first_col,
         rows,
@@ -124,7 +132,6 @@ def _forward_kernel(
         IS_WHOLE,
         LARGEST,
         IS_INT8,
-        False,
     )
 
 
@@ -164,6 +171,35 @@ def _backward_rows_kernel(
 
 
 @triton.jit
+def _gradients(
+    grad_codes,
+    grad_scale,
+    x_codes,
+    x_scale,
+    statistics,
+    means,
+    weights,
+    first_row,
+    first_col,
+    rows,
+    cols,
+    CHUNK: tl.constexpr,
+    BLOCK: tl.constexpr,
+    ACROSS: tl.constexpr,
+    IS_WHOLE: tl.constexpr,
+):
+    """For some rows of a tile: the gradient of the output, normalised ``x``, and the gradient of ``x``."""
+    row = first_row + tl.arange(0, CHUNK)
+    grad = load_rows(grad_codes, grad_scale, first_row, first_col, rows, cols, CHUNK, BLOCK, ACROSS, IS_WHOLE)
+    x = load_rows(x_codes, x_scale, first_row, first_col, rows, cols, CHUNK, BLOCK, ACROSS, IS_WHOLE)
+    mean, rstd = _row_values(statistics, row, rows)
+    level, along = _row_values(means, row, rows)
+    normal = (x - mean[:, None]) * rstd[:, None]
+    inner = grad * weights[None, :]
+    return grad, normal, rstd[:, None] * (inner - level[:, None] - normal * along[:, None])
+
+
+@triton.jit
 def _backward_kernel(
     grad_codes,
     grad_scales,
@@ -184,45 +220,52 @@ def _backward_kernel(
     HAS_WEIGHT: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     BLOCK: tl.constexpr,
+    CHUNK: tl.constexpr,
     ACROSS: tl.constexpr,
     IS_WHOLE: tl.constexpr,
     LARGEST: tl.constexpr,
     IS_INT8: tl.constexpr,
     STOCHASTIC: tl.constexpr,
 ):
-    """The gradient of ``x``, and one row of partial sums for weight and bias from each row of blocks."""
+    """The gradient of ``x``, and one row of partial sums for weight and bias from each row of blocks.
+
+    Two passes over a tile, some rows at a time: the largest magnitudes and the sums, then the codes. What was read is
+    read again, from the caches, where it would take the registers that hide waiting.
+    """
     first_row = tl.program_id(1) * BLOCK
     first_col = tl.program_id(0) * (BLOCK * ACROSS)
-    row = first_row + tl.arange(0, BLOCK)
     col = first_col + tl.arange(0, BLOCK * ACROSS)
-    grad = load_tile(grad_codes, grad_scales, first_row, first_col, rows, cols, scale_columns, BLOCK, ACROSS, IS_WHOLE)
-    x = load_tile(x_codes, x_scales, first_row, first_col, rows, cols, scale_columns, BLOCK, ACROSS, IS_WHOLE)
-    mean, rstd = _row_values(statistics, row, rows)
-    level, along = _row_values(means, row, rows)
-    normal = (x - mean[:, None]) * rstd[:, None]
-    inner = grad * _weights(weight, col, cols, HAS_WEIGHT)[None, :]
+    weights = _weights(weight, col, cols, HAS_WEIGHT)
+    grad_scale = load_scales(grad_scales, first_row, first_col, scale_columns, BLOCK, ACROSS, IS_WHOLE)
+    x_scale = load_scales(x_scales, first_row, first_col, scale_columns, BLOCK, ACROSS, IS_WHOLE)
+    most = tl.zeros((CHUNK, BLOCK * ACROSS), tl.float32)
+    of_weight = tl.zeros((CHUNK, BLOCK * ACROSS), tl.float32)
+    of_bias = tl.zeros((CHUNK, BLOCK * ACROSS), tl.float32)
+    for chunk in tl.range(0, BLOCK, CHUNK):
+        row = first_row + chunk
+        grad, normal, of_x = _gradients(
+            grad_codes, grad_scale, x_codes, x_scale, statistics, means, weights, row, first_col, rows, cols,
+            CHUNK, BLOCK, ACROSS, IS_WHOLE,
+        )  # fmt: skip
+        of_weight += grad * normal
+        if HAS_BIAS:
+            of_bias += grad
+        most = larger(most, magnitudes(of_x, row, first_col, rows, cols, CHUNK, BLOCK, ACROSS, IS_WHOLE))
+    scale = tile_scale(most, CHUNK, BLOCK, ACROSS, LARGEST)
+    draw = load_draw(seed, offset, STOCHASTIC)
+    for chunk in tl.range(0, BLOCK, CHUNK):
+        row = first_row + chunk
+        _, _, of_x = _gradients(
+            grad_codes, grad_scale, x_codes, x_scale, statistics, means, weights, row, first_col, rows, cols,
+            CHUNK, BLOCK, ACROSS, IS_WHOLE,
+        )  # fmt: skip
+        rounded = round_rows(of_x, scale, draw, row, first_col, rows, CHUNK, BLOCK, ACROSS, IS_INT8, STOCHASTIC)
+        store_rows(rounded, codes, row, first_col, rows, cols, CHUNK, BLOCK, ACROSS, IS_WHOLE)
+    store_scales(scale, scales, first_row, first_col, scale_columns, BLOCK, ACROSS, IS_WHOLE)
     place = tl.program_id(1).to(tl.int64) * cols + col
-    tl.store(grad_weight + place, tl.sum(grad * normal, 0), mask=col < cols)
+    tl.store(grad_weight + place, tl.sum(of_weight, 0), mask=col < cols)
     if HAS_BIAS:
-        tl.store(grad_bias + place, tl.sum(grad, 0), mask=col < cols)
-    store_tile(
-        rstd[:, None] * (inner - level[:, None] - normal * along[:, None]),
-        codes,
-        scales,
-        seed,
-        offset,
-        first_row,
-        first_col,
-        rows,
-        cols,
-        scale_columns,
-        BLOCK,
-        ACROSS,
-        IS_WHOLE,
-        LARGEST,
-        IS_INT8,
-        STOCHASTIC,
-    )
+        tl.store(grad_bias + place, tl.sum(of_bias, 0), mask=col < cols)
 
 
 def row_statistics_triton(
@@ -310,6 +353,8 @@ def block_norm_backward_triton(
     *,
     across: int | None = None,
     num_warps: int | None = None,
+    chunk: int | None = None,
+    maxnreg: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Codes and scales of the gradient of ``x``, float32 gradients of weight and bias, if it has one."""
     rows, cols = x_codes.shape
@@ -322,7 +367,8 @@ def block_norm_backward_triton(
     means = torch.empty((2, rows), dtype=torch.float32, device=device)
     partial = torch.empty((2 if has_bias else 1, scales.shape[0], cols), dtype=torch.float32, device=device)
     across = blocks_across(block) if across is None else across
-    num_warps = roomy_warps(block) if num_warps is None else num_warps
+    chunk = chunk_rows(block) if chunk is None else chunk
+    num_warps = chunk_warps(block, chunk) if num_warps is None else num_warps
     with torch.cuda.device_of(x_codes):
         _backward_rows_kernel[(triton.cdiv(rows, ROWS),)](
             grad_codes,
@@ -362,12 +408,14 @@ def block_norm_backward_triton(
             HAS_WEIGHT=weight is not None,
             HAS_BIAS=has_bias,
             BLOCK=block,
+            CHUNK=chunk,
             ACROSS=across,
             IS_WHOLE=is_whole(rows, cols, block, across),
             LARGEST=largest_code(grad_codes.dtype),
             IS_INT8=grad_codes.dtype is torch.int8,
             STOCHASTIC=stochastic,
             num_warps=num_warps,
+            maxnreg=maxnreg,
         )
     sums = partial.sum(1)
     return codes, scales, sums[0].clone() if has_bias else sums[0], sums[1].clone() if has_bias else sums.new_empty(0)

@@ -33,9 +33,18 @@ def tile_warps(block: int) -> int:
     return max(4, block // 8)
 
 
-def roomy_warps(block: int) -> int:
-    """The same for kernels that keep more of each element: half the threads, with twice the registers."""
-    return max(4, block // 16)
+def chunk_rows(block: int) -> int:
+    """Rows of a tile that a program holds at a time, of kernels that can go over it twice.
+
+    All of a small block: then it is read and computed once. The values of a large one take all registers of the few
+    programs that a multiprocessor has room for, and nothing hides what those wait for.
+    """
+    return block if block < 128 else 16
+
+
+def chunk_warps(block: int, chunk: int) -> int:
+    """Warps of such a program: 32 elements a thread if it holds the tile, 16 (one load of codes) if a part of it."""
+    return tile_warps(block) if chunk == block else 4
 
 
 def is_whole(rows: int, cols: int, block: int, across: int) -> bool:
@@ -82,27 +91,28 @@ def round_codes(ratio, noise, IS_INT8: tl.constexpr, STOCHASTIC: tl.constexpr):
         nearest = ratio
         if STOCHASTIC or not CAST_ROUNDS:
             power = tl.maximum(tl.abs(ratio), 0.015625).to(tl.int32, bitcast=True) & 0x7F800000
-            # The power of two below the ratio, over eight: the distance of its neighbours.
-            step = (power - (3 << 23)).to(tl.float32, bitcast=True)
-            magic = (power + ((20 << 23) + (1 << 22))).to(tl.float32, bitcast=True)  # 1.5 * 2^23 steps
+            # The power of two below the ratio, over eight: the distance of its neighbours. Products with it are exact,
+            # and a GPU multiplies floats at twice the rate at which it adds integers.
+            step = power.to(tl.float32, bitcast=True) * 0.125
             if STOCHASTIC:
                 nearest = tl.fma(noise, step, ratio)
-            nearest = (nearest + magic) - magic
+            # Beyond 1.5 * 2^23 steps there is no fraction of a step left.
+            nearest = tl.fma(step, -12582912.0, tl.fma(step, 12582912.0, nearest))
         codes = nearest.to(tl.float8e4nv)
     return codes
 
 
 @triton.jit
-def spread(scale, BLOCK: tl.constexpr, ACROSS: tl.constexpr):
-    """Scales [ACROSS] of blocks side by side, for each entry of their tile; one is left to be broadcast.
+def spread(scale, ROWS: tl.constexpr, BLOCK: tl.constexpr, ACROSS: tl.constexpr):
+    """Scales [ACROSS] of blocks side by side, for each entry of ``ROWS`` rows of them; one is left to be broadcast.
 
     Whole rather than one row to be broadcast: the layout that Triton gives the row would hold all rows in each thread,
     and spread to what is computed from it.
     """
     wide = scale
     if ACROSS > 1:
-        wide = tl.broadcast_to(scale[None, :, None], (BLOCK, ACROSS, BLOCK))
-        wide = tl.reshape(wide, (BLOCK, ACROSS * BLOCK))
+        wide = tl.broadcast_to(scale[None, :, None], (ROWS, ACROSS, BLOCK))
+        wide = tl.reshape(wide, (ROWS, ACROSS * BLOCK))
     return wide
 
 
@@ -120,13 +130,13 @@ def _scale_places(first_row, first_col, scale_columns, BLOCK: tl.constexpr, ACRO
 
 
 @triton.jit
-def tile_places(first_row, first_col, rows, cols, BLOCK: tl.constexpr, ACROSS: tl.constexpr, row_stride=None):
-    """Where the entries of a tile lie in a row-major matrix ``[rows, cols]``, and which of them exist.
+def tile_places(first_row, first_col, rows, cols, ROWS: tl.constexpr, COLUMNS: tl.constexpr, row_stride=None):
+    """Where ``ROWS`` by ``COLUMNS`` entries lie in a row-major matrix ``[rows, cols]``, and which of them exist.
 
     ``row_stride`` is that of the matrix where it is part of a wider one.
     """
-    row = first_row + tl.arange(0, BLOCK)[:, None]
-    col = first_col + tl.arange(0, BLOCK * ACROSS)[None, :]
+    row = first_row + tl.arange(0, ROWS)[:, None]
+    col = first_col + tl.arange(0, COLUMNS)[None, :]
     inside = (row < rows) & (col < cols)
     if row_stride is None:
         place = row.to(tl.int64) * cols + col
@@ -136,20 +146,121 @@ def tile_places(first_row, first_col, rows, cols, BLOCK: tl.constexpr, ACROSS: t
 
 
 @triton.jit
+def load_scales(
+    scales, first_row, first_col, scale_columns, BLOCK: tl.constexpr, ACROSS: tl.constexpr, IS_WHOLE: tl.constexpr
+):
+    """The scales ``[ACROSS]`` of a tile, or one scalar; zero where there is no block."""
+    place, exists = _scale_places(first_row, first_col, scale_columns, BLOCK, ACROSS)
+    if IS_WHOLE:
+        scale = tl.load(scales + place)
+    else:
+        scale = tl.load(scales + place, mask=exists, other=0.0)
+    return scale
+
+
+@triton.jit
+def load_rows(
+    codes, scale, first_row, first_col, rows, cols,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr, ACROSS: tl.constexpr, IS_WHOLE: tl.constexpr,
+):  # fmt: skip
+    """The values of some rows of a tile of contiguous codes ``[rows, cols]``, float32; zero outside the matrix."""
+    place, inside = tile_places(first_row, first_col, rows, cols, ROWS, BLOCK * ACROSS)
+    if IS_WHOLE:
+        code = tl.load(codes + place)
+    else:
+        code = tl.load(codes + place, mask=inside, other=0.0)
+    return code.to(tl.float32) * spread(scale, ROWS, BLOCK, ACROSS)
+
+
+@triton.jit
 def load_tile(
     codes, scales, first_row, first_col, rows, cols, scale_columns,
     BLOCK: tl.constexpr, ACROSS: tl.constexpr, IS_WHOLE: tl.constexpr,
 ):  # fmt: skip
     """The values of a tile of contiguous codes ``[rows, cols]``, float32; zero outside the matrix."""
-    place, inside = tile_places(first_row, first_col, rows, cols, BLOCK, ACROSS)
-    scale_place, exists = _scale_places(first_row, first_col, scale_columns, BLOCK, ACROSS)
-    if IS_WHOLE:
-        code = tl.load(codes + place)
-        scale = tl.load(scales + scale_place)
+    scale = load_scales(scales, first_row, first_col, scale_columns, BLOCK, ACROSS, IS_WHOLE)
+    return load_rows(codes, scale, first_row, first_col, rows, cols, BLOCK, BLOCK, ACROSS, IS_WHOLE)
+
+
+@triton.jit
+def magnitudes(
+    values, first_row, first_col, rows, cols,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr, ACROSS: tl.constexpr, IS_WHOLE: tl.constexpr,
+):  # fmt: skip
+    """Magnitudes of some rows of a tile; zero outside the matrix."""
+    if not IS_WHOLE:
+        _, inside = tile_places(first_row, first_col, rows, cols, ROWS, BLOCK * ACROSS)
+        values = tl.where(inside, values, 0.0)
+    return tl.abs(values)
+
+
+@triton.jit
+def larger(a, b):
+    """The larger of two magnitudes; NaN if one is, so that its block shows it."""
+    return tl.maximum(a, b, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def tile_scale(magnitude, ROWS: tl.constexpr, BLOCK: tl.constexpr, ACROSS: tl.constexpr, LARGEST: tl.constexpr):
+    """The scales ``[ACROSS]`` of a tile, or one scalar, from magnitudes ``[ROWS, BLOCK * ACROSS]``."""
+    # As integers magnitudes are in the same order, and NaN is the largest of all: its block shows it.
+    magnitude = magnitude.to(tl.int32, bitcast=True) & 0x7FFFFFFF
+    # Columns first: a thread holds many of a row.
+    if ACROSS > 1:
+        most = tl.max(tl.max(tl.reshape(magnitude, (ROWS, ACROSS, BLOCK)), 2), 0)
     else:
-        code = tl.load(codes + place, mask=inside, other=0.0)
-        scale = tl.load(scales + scale_place, mask=exists, other=0.0)
-    return code.to(tl.float32) * spread(scale, BLOCK, ACROSS)
+        most = tl.max(tl.max(magnitude, 1), 0)
+    return block_scale(most.to(tl.float32, bitcast=True), LARGEST)
+
+
+@triton.jit
+def load_draw(seed, offset, STOCHASTIC: tl.constexpr):
+    """Seed and offset of the noise; what is not drawn takes any."""
+    # Once for a program: what a program stores could change them, for all that the compiler knows.
+    if STOCHASTIC:
+        return tl.load(seed), tl.load(offset)
+    else:
+        return 0, 0
+
+
+@triton.jit
+def round_rows(
+    values, scale, draw, first_row, first_col, rows,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr, ACROSS: tl.constexpr, IS_INT8: tl.constexpr, STOCHASTIC: tl.constexpr,
+):  # fmt: skip
+    """Codes of some rows of a float32 tile whose scales are known; ``draw`` is what ``load_draw`` gave."""
+    inverse = tl.div_rn(1.0, scale)
+    ratio = exact_ratio(values, spread(scale, ROWS, BLOCK, ACROSS), spread(inverse, ROWS, BLOCK, ACROSS))
+    noise = ratio
+    if STOCHASTIC:
+        noise = tile_noise(draw[0], draw[1], first_row, first_col, rows, ROWS, BLOCK * ACROSS)
+    return round_codes(ratio, noise, IS_INT8, STOCHASTIC)
+
+
+@triton.jit
+def store_rows(
+    rounded, codes, first_row, first_col, rows, cols,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr, ACROSS: tl.constexpr, IS_WHOLE: tl.constexpr, row_stride=None,
+):  # fmt: skip
+    """Write codes of some rows of a tile to row-major ``[rows, cols]``; the stride is that of a wider matrix."""
+    place, inside = tile_places(first_row, first_col, rows, cols, ROWS, BLOCK * ACROSS, row_stride)
+    if IS_WHOLE:
+        tl.store(codes + place, rounded)
+    else:
+        tl.store(codes + place, rounded, mask=inside)
+
+
+@triton.jit
+def store_scales(
+    scale, scales, first_row, first_col, scale_columns,
+    BLOCK: tl.constexpr, ACROSS: tl.constexpr, IS_WHOLE: tl.constexpr, scale_stride=None,
+):  # fmt: skip
+    """Write the scales of a tile; the stride is that of a wider matrix."""
+    place, exists = _scale_places(first_row, first_col, scale_columns, BLOCK, ACROSS, scale_stride)
+    if IS_WHOLE:
+        tl.store(scales + place, scale)
+    else:
+        tl.store(scales + place, scale, mask=exists)
 
 
 @triton.jit
@@ -159,52 +270,31 @@ def quantized(
     IS_INT8: tl.constexpr, STOCHASTIC: tl.constexpr,
 ):  # fmt: skip
     """Quantize a float32 tile: its codes, and its scales ``[ACROSS]``, or one scalar."""
-    if not IS_WHOLE:
-        _, inside = tile_places(first_row, first_col, rows, cols, BLOCK, ACROSS)
-        values = tl.where(inside, values, 0.0)
-    # As integers magnitudes are in the same order, and NaN is the largest of all: its block shows it.
-    magnitude = values.to(tl.int32, bitcast=True) & 0x7FFFFFFF
-    # Columns first: a thread holds many of a row.
-    if ACROSS > 1:
-        most = tl.max(tl.max(tl.reshape(magnitude, (BLOCK, ACROSS, BLOCK)), 2), 0)
-    else:
-        most = tl.max(tl.max(magnitude, 1), 0)
-    scale = block_scale(most.to(tl.float32, bitcast=True), LARGEST)
-    inverse = tl.div_rn(1.0, scale)
-    ratio = exact_ratio(values, spread(scale, BLOCK, ACROSS), spread(inverse, BLOCK, ACROSS))
-    noise = ratio
-    if STOCHASTIC:
-        noise = tile_noise(tl.load(seed), tl.load(offset), first_row, first_col, rows, BLOCK, BLOCK * ACROSS)
-    return round_codes(ratio, noise, IS_INT8, STOCHASTIC), scale
+    magnitude = magnitudes(values, first_row, first_col, rows, cols, BLOCK, BLOCK, ACROSS, IS_WHOLE)
+    scale = tile_scale(magnitude, BLOCK, BLOCK, ACROSS, LARGEST)
+    draw = load_draw(seed, offset, STOCHASTIC)
+    return round_rows(values, scale, draw, first_row, first_col, rows, BLOCK, BLOCK, ACROSS, IS_INT8, STOCHASTIC), scale
 
 
 @triton.jit
 def store_quantized(
     rounded, scale, codes, scales, first_row, first_col, rows, cols, scale_columns,
-    BLOCK: tl.constexpr, ACROSS: tl.constexpr, IS_WHOLE: tl.constexpr, row_stride=None, scale_stride=None,
+    BLOCK: tl.constexpr, ACROSS: tl.constexpr, IS_WHOLE: tl.constexpr,
 ):  # fmt: skip
-    """Write what ``quantized`` gave: row-major codes ``[rows, cols]``, and scales; strides are of a wider matrix."""
-    place, inside = tile_places(first_row, first_col, rows, cols, BLOCK, ACROSS, row_stride)
-    scale_place, exists = _scale_places(first_row, first_col, scale_columns, BLOCK, ACROSS, scale_stride)
-    if IS_WHOLE:
-        tl.store(codes + place, rounded)
-        tl.store(scales + scale_place, scale)
-    else:
-        tl.store(codes + place, rounded, mask=inside)
-        tl.store(scales + scale_place, scale, mask=exists)
+    """Write what ``quantized`` gave: row-major codes ``[rows, cols]``, and scales."""
+    store_rows(rounded, codes, first_row, first_col, rows, cols, BLOCK, BLOCK, ACROSS, IS_WHOLE)
+    store_scales(scale, scales, first_row, first_col, scale_columns, BLOCK, ACROSS, IS_WHOLE)
 
 
 @triton.jit
 def store_tile(
-    values, codes, scales, seed, offset, first_row, first_col, rows, cols, scale_columns,
-    BLOCK: tl.constexpr, ACROSS: tl.constexpr, IS_WHOLE: tl.constexpr, LARGEST: tl.constexpr,
-    IS_INT8: tl.constexpr, STOCHASTIC: tl.constexpr, row_stride=None, scale_stride=None,
+    values, codes, scales, first_row, first_col, rows, cols, scale_columns,
+    BLOCK: tl.constexpr, ACROSS: tl.constexpr, IS_WHOLE: tl.constexpr, LARGEST: tl.constexpr, IS_INT8: tl.constexpr,
 ):  # fmt: skip
-    """Quantize a float32 tile and write its codes and scales."""
+    """Quantize a float32 tile to nearest and write its codes and scales."""
     rounded, scale = quantized(
-        values, seed, offset, first_row, first_col, rows, cols, BLOCK, ACROSS, IS_WHOLE, LARGEST, IS_INT8, STOCHASTIC
+        values, codes, codes, first_row, first_col, rows, cols, BLOCK, ACROSS, IS_WHOLE, LARGEST, IS_INT8, False
     )
     store_quantized(
-        rounded, scale, codes, scales, first_row, first_col, rows, cols, scale_columns,
-        BLOCK, ACROSS, IS_WHOLE, row_stride, scale_stride,
-    )  # fmt: skip
+        rounded, scale, codes, scales, first_row, first_col, rows, cols, scale_columns, BLOCK, ACROSS, IS_WHOLE
+    )

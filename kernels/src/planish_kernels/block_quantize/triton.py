@@ -11,12 +11,41 @@ from torch import Tensor
 
 from planish_kernels.block_quantize.tile import (
     blocks_across,
+    chunk_rows,
+    chunk_warps,
     is_whole,
+    larger,
     largest_code,
-    roomy_warps,
-    store_tile,
-    tile_warps,
+    load_draw,
+    magnitudes,
+    round_rows,
+    store_rows,
+    store_scales,
+    tile_scale,
 )
+
+
+@triton.jit
+def _load_dense(
+    dense,
+    first_row,
+    first_col,
+    rows,
+    cols,
+    stride_row,
+    stride_col,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    IS_WHOLE: tl.constexpr,
+):
+    row = first_row.to(tl.int64) + tl.arange(0, ROWS)[:, None]
+    col = first_col.to(tl.int64) + tl.arange(0, COLUMNS)[None, :]
+    place = dense + row * stride_row + col * stride_col
+    if IS_WHOLE:
+        values = tl.load(place)
+    else:
+        values = tl.load(place, mask=(row < rows) & (col < cols), other=0.0)
+    return values.to(tl.float32)
 
 
 @triton.jit
@@ -34,41 +63,32 @@ def _quantize_kernel(
     row_stride,
     scale_stride,
     BLOCK: tl.constexpr,
+    CHUNK: tl.constexpr,
     ACROSS: tl.constexpr,
     IS_WHOLE: tl.constexpr,
     LARGEST: tl.constexpr,
     IS_INT8: tl.constexpr,
     STOCHASTIC: tl.constexpr,
 ):
+    """Two passes over a tile, some rows at a time: the largest magnitudes, then the codes.
+
+    What was read is read again, from the caches, where it would take the registers that hide waiting.
+    """
     first_row = tl.program_id(1) * BLOCK
     first_col = tl.program_id(0) * (BLOCK * ACROSS)
-    row = first_row.to(tl.int64) + tl.arange(0, BLOCK)[:, None]
-    col = first_col.to(tl.int64) + tl.arange(0, BLOCK * ACROSS)[None, :]
-    place = dense + row * stride_row + col * stride_col
-    if IS_WHOLE:
-        values = tl.load(place).to(tl.float32)
-    else:
-        values = tl.load(place, mask=(row < rows) & (col < cols), other=0.0).to(tl.float32)
-    store_tile(
-        values,
-        codes,
-        scales,
-        seed,
-        offset,
-        first_row,
-        first_col,
-        rows,
-        cols,
-        scale_columns,
-        BLOCK,
-        ACROSS,
-        IS_WHOLE,
-        LARGEST,
-        IS_INT8,
-        STOCHASTIC,
-        row_stride,
-        scale_stride,
-    )
+    most = tl.zeros((CHUNK, BLOCK * ACROSS), tl.float32)
+    for chunk in tl.range(0, BLOCK, CHUNK):
+        row = first_row + chunk
+        values = _load_dense(dense, row, first_col, rows, cols, stride_row, stride_col, CHUNK, BLOCK * ACROSS, IS_WHOLE)
+        most = larger(most, magnitudes(values, row, first_col, rows, cols, CHUNK, BLOCK, ACROSS, IS_WHOLE))
+    scale = tile_scale(most, CHUNK, BLOCK, ACROSS, LARGEST)
+    draw = load_draw(seed, offset, STOCHASTIC)
+    for chunk in tl.range(0, BLOCK, CHUNK):
+        row = first_row + chunk
+        values = _load_dense(dense, row, first_col, rows, cols, stride_row, stride_col, CHUNK, BLOCK * ACROSS, IS_WHOLE)
+        rounded = round_rows(values, scale, draw, row, first_col, rows, CHUNK, BLOCK, ACROSS, IS_INT8, STOCHASTIC)
+        store_rows(rounded, codes, row, first_col, rows, cols, CHUNK, BLOCK, ACROSS, IS_WHOLE, row_stride)
+    store_scales(scale, scales, first_row, first_col, scale_columns, BLOCK, ACROSS, IS_WHOLE, scale_stride)
 
 
 def block_quantize_triton(
@@ -83,6 +103,8 @@ def block_quantize_triton(
     *,
     across: int | None = None,
     num_warps: int | None = None,
+    chunk: int | None = None,
+    maxnreg: int | None = None,
 ) -> None:
     """Write codes and scales of ``dense``; see ``planish_kernels.block_quantize.block_quantize``.
 
@@ -92,8 +114,8 @@ def block_quantize_triton(
     if codes.numel() == 0:
         return
     across = blocks_across(block) if across is None else across
-    if num_warps is None:
-        num_warps = roomy_warps(block) if stochastic else tile_warps(block)
+    chunk = chunk_rows(block) if chunk is None else chunk
+    num_warps = chunk_warps(block, chunk) if num_warps is None else num_warps
     with torch.cuda.device_of(dense):
         _quantize_kernel[(triton.cdiv(cols, block * across), triton.cdiv(rows, block))](
             dense,
@@ -108,10 +130,12 @@ def block_quantize_triton(
             codes.stride(0),
             scales.stride(0),
             BLOCK=block,
+            CHUNK=chunk,
             ACROSS=across,
             IS_WHOLE=is_whole(rows, cols, block, across),
             LARGEST=largest_code(code_dtype),
             IS_INT8=code_dtype is torch.int8,
             STOCHASTIC=stochastic,
             num_warps=num_warps,
+            maxnreg=maxnreg,
         )

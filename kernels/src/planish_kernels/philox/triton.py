@@ -2,18 +2,48 @@
 
 # mypy: disable-error-code="no-untyped-def"
 
+import os
+
 import triton
 import triton.language as tl
+
+# What is written in PTX is computed otherwise in the interpreter.
+IS_COMPILED = tl.constexpr(os.environ.get("TRITON_INTERPRET") != "1")
+
+
+@triton.jit
+def _halves(number):
+    """The low and the high 32 bits of a 64-bit number, uint32."""
+    return (number & 0xFFFFFFFF).to(tl.uint32), ((number >> 32) & 0xFFFFFFFF).to(tl.uint32)
+
+
+@triton.jit
+def _product(a, B: tl.constexpr):
+    """The low and the high half of a product of uint32 numbers, from one instruction where two would be usual."""
+    if IS_COMPILED:
+        return tl.inline_asm_elementwise(
+            "{ .reg .b64 wide; mul.wide.u32 wide, $2, $3; mov.b64 {$0, $1}, wide; }",
+            "=r,=r,r,r", [a, tl.full((), B, tl.uint32)], (tl.uint32, tl.uint32), True, 1,
+        )  # fmt: skip
+    else:
+        return _halves(a.to(tl.uint64) * B)
 
 
 @triton.jit
 def philox_words(seed, offset, counter, ROUNDS: tl.constexpr = 10):
     """Four uint32 words for each int64 ``counter``; ``seed`` and ``offset`` are int64 scalars."""
-    c0 = (counter & 0xFFFFFFFF).to(tl.uint32)
-    c1 = ((counter >> 32) & 0xFFFFFFFF).to(tl.uint32)
-    c2 = (c0 ^ c0) | (offset & 0xFFFFFFFF).to(tl.uint32)
-    c3 = (c0 ^ c0) | ((offset >> 32) & 0xFFFFFFFF).to(tl.uint32)
-    return tl.philox(seed, c0, c1, c2, c3, ROUNDS)
+    # tl.philox multiplies twice, for either half of a product; one wide multiplication gives both.
+    c0, c1 = _halves(counter)
+    c2, c3 = _halves(offset)
+    k0, k1 = _halves(seed)
+    c2, c3 = (c0 ^ c0) | c2, (c0 ^ c0) | c3
+    for _ in tl.static_range(ROUNDS):
+        low0, high0 = _product(c0, 0xD2511F53)
+        low1, high1 = _product(c2, 0xCD9E8D57)
+        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
+        k0 = tl.add(k0, 0x9E3779B9, sanitize_overflow=False)
+        k1 = tl.add(k1, 0xBB67AE85, sanitize_overflow=False)
+    return c0, c1, c2, c3
 
 
 @triton.jit
