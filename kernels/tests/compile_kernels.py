@@ -49,6 +49,11 @@ def kernels(code: str, block: int) -> dict[str, tuple[Any, dict[str, Any], int]]
         "quantize": (quantize._quantize_kernel, twice, few),
         "activation": (activation._forward_kernel, {**whole, "ACTIVATION": "gelu", "IS_GATED": False}, warps),
         "gated backward": (activation._backward_kernel, {**twice, "ACTIVATION": "silu", "IS_GATED": True}, few),
+        "backward": (
+            activation._backward_kernel,
+            {**drawn, "CHUNK": block, "ACTIVATION": "gelu", "IS_GATED": False},
+            warps,
+        ),
         "statistics": (norm._statistics_kernel, {**rows, "IS_RMS": False}, 4),
         "norm": (norm._forward_kernel, {**whole, "HAS_WEIGHT": True, "HAS_BIAS": False}, warps),
         "norm backward rows": (norm._backward_rows_kernel, {**rows, "IS_RMS": False, "HAS_WEIGHT": False}, 4),

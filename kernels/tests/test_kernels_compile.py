@@ -20,7 +20,7 @@ def test_kernels_compile_for_hopper(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     outcome = json.loads(done.stdout)
-    assert len(outcome) == 24 + 5 + 1
+    assert len(outcome) == 26 + 5 + 1
     refused = {name: found for name, found in outcome.items() if isinstance(found, str)}
     assert not refused
     for name, found in outcome.items():

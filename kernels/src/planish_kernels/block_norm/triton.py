@@ -366,6 +366,10 @@ def block_norm_backward_triton(
         return codes, scales, zeros, zeros.clone() if has_bias else zeros[:0].clone()
     means = torch.empty((2, rows), dtype=torch.float32, device=device)
     partial = torch.empty((2 if has_bias else 1, scales.shape[0], cols), dtype=torch.float32, device=device)
+    if across is None and block == 32:
+        # Its sums over rows need no exchange between warps. On an H200 an RMS norm of [8192, 4096] takes 105 us where
+        # four blocks to four warps take 129; a LayerNorm 118, and 168.
+        across, num_warps = 1, num_warps or 1
     across = blocks_across(block) if across is None else across
     chunk = chunk_rows(block) if chunk is None else chunk
     num_warps = chunk_warps(block, chunk) if num_warps is None else num_warps

@@ -114,6 +114,9 @@ def block_quantize_triton(
     if codes.numel() == 0:
         return
     across = blocks_across(block) if across is None else across
+    if chunk is None and not stochastic and block == 128:
+        # Little to keep, and a load to wait for: 29 us for [8192, 4096] on an H200 in place of 35.
+        chunk, num_warps = 64, num_warps or 16
     chunk = chunk_rows(block) if chunk is None else chunk
     num_warps = chunk_warps(block, chunk) if num_warps is None else num_warps
     with torch.cuda.device_of(dense):
