@@ -25,7 +25,7 @@ FORMATS: Mapping[str, Mapping[str, Any]] = {
     "int8 of 32": {"block": 32, "code": "int8"},
 }
 TIME_TARGET, MEMORY_TARGET = 1.25, 1.49
-SETTLING_MS = 250.0
+SETTLING_MS = 150.0
 """Least time of a sample on a GPU: its clock follows the power that work draws, some ten milliseconds later, so that a
 single call would run at the clock of whatever ran before it."""
 
