@@ -8,7 +8,7 @@ from planish.benchmark import page, read_result
 FOLDER = Path(__file__).parents[1] / "docs" / "benchmarks"
 RESULTS = sorted(FOLDER.glob("*.json"))
 ON_PROCESSORS = {"egovid", "egovid-cleaning", "egovid-flow", "egovid-memory", "jetfire-learning"}
-"""Programs whose results do not depend on a GPU; all others are quoted from the same one."""
+"""Results that do not depend on a GPU; all others are of the same one."""
 
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)

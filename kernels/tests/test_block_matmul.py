@@ -199,6 +199,7 @@ def test_a_compiled_product_on_hopper(code, gpu):
 @pytest.mark.parametrize(("shape", "block", "quantizes", "groups"), [
     ((8192, 8192), 128, False, 3),  # 2752 tiles of 192 rows: 21 times 132, less 20
     ((4096, 4096), 128, False, 2),  # 704 tiles of 192 rows leave 88 processors idle at the end, 1024 of 128 rows 32
+    ((8192, 4096), 128, False, 3),  # 11 rounds of 192 rows in place of 16 of 128, which are slower for each row
     ((2048, 1024), 128, False, 2),  # 88 tiles of 192 rows or 128 of 128: smaller ones are done sooner
     ((8192, 8192), 128, True, 2),  # a tile of 192 rows holds one block and a half, and its sums no second copy
     ((8192, 8192), 64, True, 2),
@@ -241,6 +242,20 @@ def test_every_variant_for_hopper(kind, block, variant, gpu):
         )
         expected = exact(a, b)
         assert torch.linalg.norm(out.double() - expected) < tolerance(kind, gpu) * torch.linalg.norm(expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("block", [32, 128])
+@pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
+@pytest.mark.parametrize("impl", ["triton", "cuda"])
+def test_a_block_of_a_product_that_is_not_finite_says_so(block, rounding, impl, gpu):
+    needs(impl)
+    a, b = (operand(BlockInt8, 300, 256, block, s, gpu) for s in (1, 2))
+    a.scales[1, 0] = torch.nan
+    found = block_matmul_quantized(a, b.T, None, rounding, 5, 6, impl=impl)
+    assert found.scales[1].isnan().all()
+    assert found.scales[[0, 2]].isfinite().all()
+    assert not found.codes[block : 2 * block].any()
 
 
 @pytest.mark.gpu

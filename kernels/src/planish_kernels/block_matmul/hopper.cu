@@ -114,17 +114,19 @@ template <bool INT8> __device__ float block_scale(u32 largest) {
     return largest < 0x7F800000u ? rounded : __int_as_float(0x7FFFFFFF);
 }
 
+// Where the scale is NaN, so is this.
 __device__ float exact_ratio(float x, float scale, float inverse) {
     float near = __fmul_rn(x, inverse);
-    return scale == scale ? __fmaf_rn(__fmaf_rn(-near, scale, x), inverse, near) : 0.f;
+    return __fmaf_rn(__fmaf_rn(-near, scale, x), inverse, near);
 }
 
 template <bool INT8, bool STOCHASTIC> __device__ float moved(float ratio, u32 half) {
     if (!STOCHASTIC) return ratio;
     if (INT8) return __fadd_rn(ratio, noise(half));
-    int power = __float_as_int(fmaxf(fabsf(ratio), 0.015625f)) & 0x7F800000;
-    float magic = __int_as_float(power + (20 << 23) + (1 << 22));
-    return __fsub_rn(__fadd_rn(__fmaf_rn(noise(half), __int_as_float(power - (3 << 23)), ratio), magic), magic);
+    // The distance of the neighbours; see tile.py.
+    float step = __int_as_float(__float_as_int(fmaxf(fabsf(ratio), 0.015625f)) & 0x7F800000) * 0.125f;
+    float near = __fmaf_rn(noise(half), step, ratio);
+    return __fmaf_rn(step, -MAGIC, __fmaf_rn(step, MAGIC, near));
 }
 
 // The codes of two ratios in the low bytes; a half of a word for each. The upper bytes are anything.
@@ -216,8 +218,41 @@ __device__ void store_dense(const float (&total)[64], void* out, i64 stride, int
     }
 }
 
+// Among the four lanes that hold a row: 16 bits in the place of ``turn``'s words, two of them to a word, low half first.
+__device__ void turn_halves(u32& first, u32& second, int lane) {
+    u32 other = __shfl_xor_sync(~0u, lane & 2 ? first : second, 2);
+    lane & 2 ? first = other : second = other;
+    // Now the halves of each word change places, high ones of even lanes with low ones of odd lanes.
+    u32 sent = __byte_perm(first, second, lane & 1 ? 0x5410 : 0x7632);
+    other = __shfl_xor_sync(~0u, sent, 1);
+    first = __byte_perm(first, other, lane & 1 ? 0x3254 : 0x5410);
+    second = __byte_perm(second, other, lane & 1 ? 0x3276 : 0x7610);
+}
+
 // Sums of a tile of 128 rows as two warpgroups hand them over in shared memory: [warp][column / 8][lane][4].
 __device__ float4* handed(float4* sums, int warp, int part, int lane) { return sums + (warp * 16 + part) * 32 + lane; }
+
+// The larger magnitude; NaN if one is.
+__device__ float larger(float most, float x) {
+    asm("max.NaN.f32 %0, %0, %1;" : "+f"(most) : "f"(fabsf(x)));
+    return most;
+}
+
+// Largest magnitudes of what a warp handed over, as integers: in the same order, and NaN is the largest of all.
+template <int BLOCK> __device__ void store_maxima(float4* sums, int lane, int warp, u32* maxima) {
+    constexpr int ACROSS = COLUMNS / BLOCK;
+#pragma unroll
+    for (int part = 0; part < ACROSS; ++part) {
+        float largest = 0.f;
+#pragma unroll
+        for (int j = part * BLOCK / 8; j < (part + 1) * BLOCK / 8; ++j) {
+            float4 four = *handed(sums, warp, j, lane);
+            largest = larger(larger(larger(larger(largest, four.x), four.y), four.z), four.w);
+        }
+        u32 most = __reduce_max_sync(~0u, __float_as_uint(largest));
+        if (lane == 0) maxima[part] = most;
+    }
+}
 
 // Quantizes them. A warpgroup of its own does so, while the others are at the next tile; each of its warps has the rows of
 // two of theirs. It reads twice, so that it needs few registers.
@@ -225,36 +260,11 @@ template <int BLOCK, bool INT8, bool STOCHASTIC>
 __device__ void store_codes(float4* sums, unsigned char* out, float* out_scales, const Work& work, int tile_row, int col,
                             int lane, int writer, u64 seed, u64 offset, u32* maxima) {
     constexpr int ACROSS = COLUMNS / BLOCK, WARPS_DOWN = BLOCK / 16;
-    // What lies outside the matrix must not widen a block's scale, though a bias reaches there.
-    bool is_inside = tile_row + 128 <= work.m && col + COLUMNS <= work.n;
+    bool is_whole = tile_row + 128 <= work.m && col + COLUMNS <= work.n && work.out_stride % 8 == 0 && ((u64)out & 7) == 0;
 #pragma unroll 1
-    for (int warp = 2 * writer; warp < 2 * writer + 2; ++warp) {
-        // As integers magnitudes are in the same order, and NaN is the largest of all.
-        u32 largest[ACROSS];
-#pragma unroll
-        for (int part = 0; part < ACROSS; ++part) largest[part] = 0;
-#pragma unroll
-        for (int j = 0; j < 16; ++j) {
-            float4 four = *handed(sums, warp, j, lane);
-            float x[4] = {four.x, four.y, four.z, four.w};
-#pragma unroll
-            for (int e = 0; e < 4; ++e) {
-                u32 magnitude = __float_as_uint(x[e]) & 0x7FFFFFFFu;
-                if (!is_inside) {
-                    int r = tile_row + 16 * warp + 8 * (e / 2) + lane / 4, c = col + 8 * j + 2 * (lane % 4) + e % 2;
-                    if (r >= work.m || c >= work.n) magnitude = 0;
-                }
-                largest[8 * j / BLOCK] = max(largest[8 * j / BLOCK], magnitude);
-            }
-        }
-#pragma unroll
-        for (int part = 0; part < ACROSS; ++part) {
-            u32 most = __reduce_max_sync(~0u, largest[part]);
-            if (lane == 0) maxima[warp * ACROSS + part] = most;
-        }
-    }
+    for (int warp = 2 * writer; warp < 2 * writer + 2; ++warp)
+        store_maxima<BLOCK>(sums, lane, warp, maxima + warp * ACROSS);
     asm volatile("bar.sync 1, 128;" ::: "memory");
-    bool is_whole = work.out_stride % 8 == 0 && ((u64)out & 7) == 0;
 #pragma unroll 1
     for (int warp = 2 * writer; warp < 2 * writer + 2; ++warp) {
         int row = tile_row + 16 * warp;
@@ -277,32 +287,37 @@ __device__ void store_codes(float4* sums, unsigned char* out, float* out_scales,
             float4 four[4];
 #pragma unroll
             for (int j = 0; j < 4; ++j) four[j] = *handed(sums, warp, 4 * group + j, lane);
-#pragma unroll
-            for (int half = 0; half < 2; ++half) {
-                int r = row + 8 * half + lane / 4;
+            u32 drawn[2][4] = {};
+            if (STOCHASTIC) {
                 // Eight columns share a draw, four lanes hold them: each draws for one of four times eight, and they trade.
-                u32 drawn[4] = {}, words[4];
-                if (STOCHASTIC) {
-                    philox(drawn, seed, offset, (u64)((i64)((col + 32 * group) / 8 + lane % 4) * work.m + r));
-                    turn(drawn, lane);
+#pragma unroll
+                for (int half = 0; half < 2; ++half) {
+                    int r = row + 8 * half + lane / 4;
+                    philox(drawn[half], seed, offset, (u64)((i64)((col + 32 * group) / 8 + lane % 4) * work.m + r));
+                    turn(drawn[half], lane);
                 }
+            }
+            unsigned char* line = out + (row + lane / 4) * work.out_stride + col + 32 * group + 8 * (lane % 4);
+#pragma unroll
+            for (int half = 0; half < 2; ++half, line += 8 * work.out_stride) {
+                u32 words[4];
 #pragma unroll
                 for (int j = 0; j < 4; ++j) {
                     float low = half ? four[j].z : four[j].x, high = half ? four[j].w : four[j].y;
                     words[j] = code_pair<INT8, STOCHASTIC>(exact_ratio(low, scale, inverse), exact_ratio(high, scale, inverse),
-                                                           drawn[j]);
+                                                           drawn[half][j]);
                 }
-                turn(words, lane);
-                int c = col + 32 * group + 8 * (lane % 4);
-                if (r >= work.m) continue;
-                unsigned char* line = out + r * work.out_stride;
                 u32 first = __byte_perm(words[0], words[1], 0x5410), second = __byte_perm(words[2], words[3], 0x5410);
-                if (is_whole && c + 8 <= work.n) {
-                    *reinterpret_cast<uint2*>(line + c) = make_uint2(first, second);
-                } else {
+                // Codes of a block with a NaN are zeros, and its scale says it.
+                if (scale != scale) first = second = 0;
+                turn_halves(first, second, lane);
+                if (is_whole) {
+                    *reinterpret_cast<uint2*>(line) = make_uint2(first, second);
+                } else if (row + 8 * half + lane / 4 < work.m) {
+                    int c = col + 32 * group + 8 * (lane % 4);
 #pragma unroll
                     for (int e = 0; e < 8; ++e)
-                        if (c + e < work.n) line[c + e] = (unsigned char)((e < 4 ? first : second) >> (8 * (e % 4)));
+                        if (c + e < work.n) line[e] = (unsigned char)((e < 4 ? first : second) >> (8 * (e % 4)));
                 }
             }
         }
@@ -379,7 +394,8 @@ __global__ __launch_bounds__(128 * (GROUPS + (OUT == CODES ? 2 : 1)), 1) void bl
     u32 full = shared_address(barriers), empty = full + 8 * STAGES;
     u32 given = shared_address(handover), taken = given + 8;
     float4* sums_of_tile = reinterpret_cast<float4*>(memory + (base - shared_address(memory)) + STAGES * STAGE_BYTES);
-    int group = threadIdx.x / 128, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    // From one lane, so that the compiler knows it the same in all, and addresses shared memory in uniform registers.
+    int group = __shfl_sync(~0u, threadIdx.x / 128, 0), warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     if (threadIdx.x == 0) {
         for (int s = 0; s < STAGES; ++s) {
             barrier_init(full + 8 * s, IS_AHEAD ? 1 : 2);  // codes, and factors
@@ -554,7 +570,9 @@ __global__ __launch_bounds__(128 * (GROUPS + (OUT == CODES ? 2 : 1)), 1) void bl
                     for (int e = 0; e < 2; ++e) {
                         int c = col + 8 * j + 2 * (lane % 4) + e;
                         float added = c < work.n ? __ldg(bias + c) : 0.f;
-                        total[4 * j + e] += added, total[4 * j + 2 + e] += added;
+                        // Not outside the matrix: what is there must stay zero, or it would widen a block's scale.
+                        if (row + lane / 4 < work.m) total[4 * j + e] += added;
+                        if (row + lane / 4 + 8 < work.m) total[4 * j + 2 + e] += added;
                     }
             }
             if constexpr (OUT == CODES) {

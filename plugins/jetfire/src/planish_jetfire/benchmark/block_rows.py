@@ -1,8 +1,14 @@
-"""Whole transformer blocks, forward and backward, in the block flow beside the same block in bfloat16, compiled."""
+"""Whole transformer blocks, forward and backward, in the block flow beside the same block in bfloat16, compiled.
+
+A block is compiled alone and called as its model calls it. Compiled with its model it would attend otherwise: traced,
+transformers cannot see that no sequence is packed, hands a mask of all pairs to the attention in place of the word
+"causal", and the half of them that lies above the diagonal is computed, on either side.
+"""
 
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -13,6 +19,7 @@ from planish.errors import PlanishError
 from planish.plugins.manager import default_registry
 from planish.recipe.model import build_named
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from planish_jetfire import Jetfire, saved_bytes
 from planish_jetfire.flow.block_state import BlockState
@@ -31,7 +38,7 @@ single call would run at the clock of whatever ran before it."""
 
 
 def one_block(family: str, width: int, length: int, device: str) -> nn.Module:
-    """A model of one block without embedding and head: ``inputs_embeds`` [batch, length, width] to hidden states.
+    """A model of one block without head: ``inputs_embeds`` [batch, length, width] to hidden states.
 
     Raises:
         ConfigError: Nothing installed builds it.
@@ -59,11 +66,13 @@ class BlockStep:
 
     def __init__(self, net: nn.Module, options: Mapping[str, Any] | None, hidden: Tensor, grad: Tensor) -> None:
         self.net, self.hidden, self.grad = net.train(), hidden.clone().requires_grad_(), grad
+        self.block = next(module for module in net.modules() if isinstance(module, nn.ModuleList))[0]
+        self.extra = _arguments(net, self.block, hidden)
         self.live: planish.LiveTransform | None = None
         if options is not None:
             self.live = planish.apply(net, Jetfire({**options, "flow": "block"}))
             self.live.on_train_start(1_000)
-        self.run: Callable[..., Any] = net
+        self.run: Callable[..., Any] = self.block
 
     def compile(self) -> None:
         """Compile the block from here on."""
@@ -73,15 +82,15 @@ class BlockStep:
             with torch.no_grad():
                 self.forward()
             self.quantize_weights()
-        self.run = torch.compile(self.net, dynamic=False)
+        self.run = torch.compile(self.block, dynamic=False)
 
     def forward(self) -> Tensor:
         """Hidden states out."""
         return self._forward(self.run)
 
     def _forward(self, run: Callable[..., Any]) -> Tensor:
-        out: Tensor = run(inputs_embeds=self.hidden, use_cache=False).last_hidden_state
-        return out
+        out = run(self.hidden, **self.extra)
+        return out if isinstance(out, Tensor) else out[0]  # type: ignore[no-any-return]
 
     def step(self) -> None:
         """Gradients of weights and input, anew."""
@@ -96,14 +105,30 @@ class BlockStep:
         self.live.on_step(1)
 
     def saved_mebibytes(self, *, compiled: bool = False) -> Measurement:
-        """What autograd holds between forward and backward, without parameters, codes of weights, and input."""
+        """What autograd holds between forward and backward, without parameters, codes of weights, and inputs."""
         own = [*self.net.parameters(), *self.net.buffers(), self.hidden]
+        own += [leaf for leaf in tree_leaves(self.extra) if isinstance(leaf, Tensor)]
         if self.live is not None:
             for module in self.net.modules():
                 if isinstance(module, BlockState):
                     own += [t for codes, _ in module.all_codes for t in (codes.codes, codes.scales) if t is not None]
-        run = self.forward if compiled else functools.partial(self._forward, self.net)
+        run = self.forward if compiled else functools.partial(self._forward, self.block)
         return Measurement.of([saved_bytes(run, exclude=own) / 2**20])
+
+
+@torch.no_grad()
+def _arguments(net: nn.Module, block: nn.Module, hidden: Tensor) -> dict[str, Any]:
+    """What the model hands to its block beside the hidden state: positions, and no mask; no cache."""
+    found: list[dict[str, Any]] = []
+
+    def note(_: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
+        names = list(inspect.signature(type(block).forward).parameters)[1 : 1 + len(positional)]
+        found.append({**dict(zip(names, positional, strict=True)), **named})
+
+    with block.register_forward_pre_hook(note, with_kwargs=True):
+        net(inputs_embeds=hidden, use_cache=False)
+    (arguments,) = found
+    return {name: value for name, value in arguments.items() if value is not hidden and name != "hidden_states"}
 
 
 def block_rows(
