@@ -2,8 +2,8 @@
 //
 // One warp feeds shared memory through TMA, stages of 128 codes along k. Each other warpgroup multiplies 64 rows by 128
 // columns of an inner block with wgmma, and adds the sums, times their scale, to float sums that stay in registers, while
-// the wgmma of other warpgroups runs; two warpgroups have registers for the sums of two stages, and run their own next
-// wgmma meanwhile. INT8 sums are exact: they are converted, which costs an instruction beside each multiply-add.
+// the wgmma of other warpgroups runs; two warpgroups have registers for the sums of two inner blocks, and run their own
+// next wgmma meanwhile. INT8 sums are exact: they are converted, which costs an instruction beside each multiply-add.
 // Blocks of 128 have two scales a stage, which each thread loads a stage ahead; of smaller blocks there are too many, and
 // three more warps put their products beside the codes.
 
@@ -346,27 +346,41 @@ __device__ float factor_of(int entry, const float* a_scales, const float* b_scal
            __ldg(b_scales + (i64)(col / BLOCK) * work.b_scale_rows + block * work.b_scale_cols);
 }
 
-// The scales of the one inner block of a stage, loaded a stage ahead. Zero outside the matrices.
-struct Ahead {
+// Factors of the sums of inner blocks, one after the other: of blocks as long as a stage the product of two scales, loaded
+// one ahead; of smaller ones they lie in shared memory. Zero outside the matrices.
+template <int BLOCK, int GROUPS, bool IS_AHEAD = BLOCK == STAGE> struct Scales {
+    float factor[1], next_a = 0.f, next_b = 0.f;
     const float *a, *b;
     i64 a_step, b_step;
-    float next_a, next_b;
     bool exists;
 
-    __device__ Ahead(const float* a_scales, const float* b_scales, const Work& work, int row, int col)
+    __device__ Scales(const float* a_scales, const float* b_scales, const Work& work, int row, int col, const void*, int, int)
         : a(a_scales + (i64)(row / STAGE) * work.a_scale_rows), b(b_scales + (i64)(col / STAGE) * work.b_scale_rows),
-          a_step(work.a_scale_cols), b_step(work.b_scale_cols), next_a(0.f), next_b(0.f), exists(row < work.m) {
-        fetch_next();
+          a_step(work.a_scale_cols), b_step(work.b_scale_cols), exists(row < work.m) {
+        fetch();
     }
-    __device__ void fetch_next() {
+    __device__ void fetch() {
         if (exists) next_a = __ldg(a), next_b = __ldg(b);
     }
-    // The factor of this stage; ``more``: there is a next one.
-    __device__ float take(bool more) {
-        float factor = next_a * next_b;
+    // Go to the next inner block; ``more``: there is one behind it.
+    __device__ void next(bool more, int) {
+        factor[0] = next_a * next_b;
         a += a_step, b += b_step;
-        if (more) fetch_next();
-        return factor;
+        if (more) fetch();
+    }
+};
+
+template <int BLOCK, int GROUPS> struct Scales<BLOCK, GROUPS, false> {
+    typedef Factors<BLOCK, GROUPS> F;
+    float factor[F::ACROSS];
+    const float* shared;
+
+    __device__ Scales(const float*, const float*, const Work&, int, int, const float* factors, int group, int warp)
+        : shared(factors + (BLOCK < 64 ? warp * 16 / BLOCK : group) * F::PER * F::ACROSS) {}
+    // ``place``: of the inner block in shared memory.
+    __device__ void next(bool, int place) {
+#pragma unroll
+        for (int part = 0; part < F::ACROSS; ++part) factor[part] = shared[place + part];
     }
 };
 
@@ -382,7 +396,9 @@ __global__ __launch_bounds__(128 * (GROUPS + (OUT == CODES ? 2 : 1)), 1) void bl
     constexpr int ROWS = 64 * GROUPS, PER = F::PER, ACROSS = F::ACROSS;
     static_assert(OUT != CODES || GROUPS == 2, "tiles of codes hold whole blocks");
     constexpr int FEEDERS = GROUPS + (OUT == CODES ? 1 : 0);  // the warpgroup that feeds
-    constexpr bool IS_AHEAD = BLOCK == STAGE, IS_PIPELINED = IS_AHEAD && GROUPS == 2;
+    constexpr bool IS_AHEAD = BLOCK == STAGE;
+    // Sums of one wgmma alone, as blocks of 32 have them, gain nothing from the next one, and take their registers twice.
+    constexpr bool IS_PIPELINED = GROUPS == 2 && BLOCK > 32;
     constexpr int FEEDER_REGISTERS = OUT == CODES && IS_AHEAD ? 24 : GROUPS == 3 ? 32 : 40;
     constexpr u32 A_BYTES = ROWS * STAGE, B_BYTES = COLUMNS * STAGE, STAGE_BYTES = A_BYTES + B_BYTES;
     extern __shared__ unsigned char memory[];
@@ -470,96 +486,86 @@ __global__ __launch_bounds__(128 * (GROUPS + (OUT == CODES ? 2 : 1)), 1) void bl
         asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(
             OUT == CODES ? (512 - FEEDER_REGISTERS - WRITER_REGISTERS) / 2 : GROUPS == 3 ? 152 : 232));
         u32 stage = 0, parity = 0, taken_parity = 1;
+        int inner = 0;
         for (int tile = blockIdx.x; tile < tiles.count; tile += gridDim.x) {
             int tile_row, tile_col;
             tiles.place(tile, tile_row, tile_col);
             float total[64];
 #pragma unroll
             for (int i = 0; i < 64; ++i) total[i] = 0.f;
-            if constexpr (IS_AHEAD) {
-                Ahead ahead(a_scales, b_scales, work, tile_row * ROWS + group * 64, tile_col * COLUMNS);
-                // Waits for a stage and begins its sums.
-                auto begin = [&](Sum(&sums)[64]) {
-                    u32 here = base + stage * STAGE_BYTES;
-                    u64 a = descriptor(here + group * 64 * STAGE), b = descriptor(here + A_BYTES);
-                    barrier_wait(full + 8 * stage, parity);
-                    wgmma_fence();
+            Scales<BLOCK, GROUPS> scales(a_scales, b_scales, work, tile_row * ROWS + group * 64, tile_col * COLUMNS, factors[0],
+                                         group, warp);
+            // Waits for the stage of an inner block, and begins its sums; the barrier to arrive at when they are there, or 0.
+            auto begin = [&](Sum(&sums)[64], int& at) {
+                u32 here = base + stage * STAGE_BYTES;
+                u64 a = descriptor(here + group * 64 * STAGE), b = descriptor(here + A_BYTES);
+                // A pipeline waits for each inner block of a stage, though it is there since the first: where a branch goes
+                // around the wait, the compiler takes every wgmma to depend on the one before.
+                if (IS_PIPELINED || inner == 0) barrier_wait(full + 8 * stage, parity);
+                wgmma_fence();
 #pragma unroll
-                    for (int part = 0; part < 4; ++part) multiply(sums, a + 2 * part, b + 2 * part, part > 0);
-                    wgmma_commit();
-                    u32 begun = empty + 8 * stage;
+                for (int part = 0; part < BLOCK / 32; ++part) {
+                    int at = 2 * (inner * (BLOCK / 32) + part);  // 32 bytes, in units of 16
+                    multiply(sums, a + at, b + at, part > 0);
+                }
+                wgmma_commit();
+                at = stage * F::COUNT + inner * ACROSS;
+                u32 begun = 0;
+                if (++inner == PER) {
+                    begun = empty + 8 * stage, inner = 0;
                     if (++stage == STAGES) stage = 0, parity ^= 1;
-                    return begun;
-                };
-                // Adds them. Each warp says for itself that it is done with a stage: the others may not have come so far.
-                auto add = [&](Sum(&sums)[64], u32 begun, float factor) {
-                    settle(sums);
-                    if (lane == 0) barrier_arrive(begun);
+                }
+                return begun;
+            };
+            // Adds them. Each warp says for itself that it is done with a stage: the others may not have come so far.
+            auto add = [&](Sum(&sums)[64], u32 begun) {
+                settle(sums);
+                if ((PER == 1 || begun) && lane == 0) barrier_arrive(begun);
 #pragma unroll
-                    for (int i = 0; i < 64; ++i) total[i] = __fmaf_rn((float)sums[i], factor, total[i]);
-                };
-                if constexpr (IS_PIPELINED) {
-                    Sum even[64], odd[64];
-                    u32 even_begun = begin(even), odd_begun;
-                    int s = 0;
-                    for (; s + 2 < stages; s += 2) {
-                        odd_begun = begin(odd);
-                        float factor = ahead.take(true);
-                        wgmma_wait<1>();
-                        add(even, even_begun, factor);
-                        even_begun = begin(even);
-                        factor = ahead.take(true);
-                        wgmma_wait<1>();
-                        add(odd, odd_begun, factor);
-                    }
-                    if (s + 1 < stages) {
-                        odd_begun = begin(odd);
-                        float factor = ahead.take(true);
-                        wgmma_wait<1>();
-                        add(even, even_begun, factor);
-                        factor = ahead.take(false);
-                        wgmma_wait<0>();
-                        add(odd, odd_begun, factor);
-                    } else {
-                        wgmma_wait<0>();
-                        add(even, even_begun, ahead.take(false));
-                    }
+                for (int i = 0; i < 64; ++i)
+                    total[i] = __fmaf_rn((float)sums[i], scales.factor[8 * (i / 4) / BLOCK], total[i]);
+            };
+            int blocks = stages * PER;
+            if constexpr (IS_PIPELINED) {
+                Sum even[64], odd[64];
+                int even_at, odd_at;
+                u32 even_begun = begin(even, even_at), odd_begun;
+                int s = 0;
+                for (; s + 2 < blocks; s += 2) {
+                    odd_begun = begin(odd, odd_at);
+                    scales.next(true, even_at);
+                    wgmma_wait<1>();
+                    add(even, even_begun);
+                    even_begun = begin(even, even_at);
+                    scales.next(true, odd_at);
+                    wgmma_wait<1>();
+                    add(odd, odd_begun);
+                }
+                if (s + 1 < blocks) {
+                    odd_begun = begin(odd, odd_at);
+                    scales.next(true, even_at);
+                    wgmma_wait<1>();
+                    add(even, even_begun);
+                    scales.next(false, odd_at);
+                    wgmma_wait<0>();
+                    add(odd, odd_begun);
                 } else {
-                    for (int s = 0; s < stages; ++s) {
-                        Sum sums[64];
-                        u32 begun = begin(sums);
-                        float factor = ahead.take(s + 1 < stages);
-                        wgmma_wait<0>();
-                        add(sums, begun, factor);
-                    }
+                    scales.next(false, even_at);
+                    wgmma_wait<0>();
+                    add(even, even_begun);
                 }
             } else {
-                for (int s = 0; s < stages; ++s) {
-                    Sum sums[64];
-                    u32 here = base + stage * STAGE_BYTES;
-                    u64 a = descriptor(here + group * 64 * STAGE), b = descriptor(here + A_BYTES);
-                    const float* scaled_by = &factors[stage][(BLOCK < 64 ? warp * 16 / BLOCK : group) * PER * ACROSS];
-                    barrier_wait(full + 8 * stage, parity);
+                constexpr int UNROLLED = BLOCK == 32 ? PER : 1;
+                for (int s = 0; s < blocks; s += UNROLLED) {
 #pragma unroll
-                    for (int inner = 0; inner < PER; ++inner) {
-                        wgmma_fence();
-#pragma unroll
-                        for (int part = 0; part < BLOCK / 32; ++part) {
-                            int at = 2 * (inner * (BLOCK / 32) + part);  // 32 bytes, in units of 16
-                            multiply(sums, a + at, b + at, part > 0);
-                        }
-                        wgmma_commit();
-                        float factor[ACROSS];
-#pragma unroll
-                        for (int part = 0; part < ACROSS; ++part) factor[part] = scaled_by[inner * ACROSS + part];
+                    for (int ahead = 1; ahead <= UNROLLED; ++ahead) {
+                        Sum sums[64];
+                        int at;
+                        u32 begun = begin(sums, at);
+                        scales.next(s + ahead < blocks, at);
                         wgmma_wait<0>();
-                        settle(sums);
-                        if (inner == PER - 1 && lane == 0) barrier_arrive(empty + 8 * stage);
-#pragma unroll
-                        for (int i = 0; i < 64; ++i)
-                            total[i] = __fmaf_rn((float)sums[i], factor[8 * (i / 4) / BLOCK], total[i]);
+                        add(sums, begun);
                     }
-                    if (++stage == STAGES) stage = 0, parity ^= 1;
                 }
             }
             int row = tile_row * ROWS + 16 * warp, col = tile_col * COLUMNS;

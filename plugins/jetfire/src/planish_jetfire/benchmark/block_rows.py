@@ -90,7 +90,7 @@ class BlockStep:
 
     def _forward(self, run: Callable[..., Any]) -> Tensor:
         out = run(self.hidden, **self.extra)
-        return out if isinstance(out, Tensor) else out[0]  # type: ignore[no-any-return]
+        return out if isinstance(out, Tensor) else out[0]
 
     def step(self) -> None:
         """Gradients of weights and input, anew."""
