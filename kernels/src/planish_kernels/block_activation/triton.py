@@ -52,10 +52,10 @@ def _forward_kernel(
 ):
     row = tl.program_id(1) * BLOCK
     col = tl.program_id(0) * (BLOCK * ACROSS)
-    x = load_tile(x_codes, x_scales, row, col, rows, cols, scale_columns, BLOCK, ACROSS, IS_WHOLE)
+    x = load_tile(x_codes, x_scales, row, col, rows, cols, scale_columns, BLOCK, ACROSS, IS_WHOLE, IS_GATED)
     value, _ = activation_and_slope(x, ACTIVATION, True)
     if IS_GATED:
-        value *= load_tile(up_codes, up_scales, row, col, rows, cols, scale_columns, BLOCK, ACROSS, IS_WHOLE)
+        value *= load_tile(up_codes, up_scales, row, col, rows, cols, scale_columns, BLOCK, ACROSS, IS_WHOLE, IS_GATED)
     store_tile(
         value, codes, scales, row, col, rows, cols, scale_columns, BLOCK, ACROSS, IS_WHOLE, LARGEST, IS_INT8
     )  # fmt: skip
@@ -81,11 +81,12 @@ def _gradients(
     IS_WHOLE: tl.constexpr,
 ):
     """The gradients of ``x`` and ``up`` for some rows of a tile; that of ``x`` twice if there is no ``up``."""
-    grad = load_rows(grad_codes, grad_scale, row, col, rows, cols, CHUNK, BLOCK, ACROSS, IS_WHOLE)
-    x = load_rows(x_codes, x_scale, row, col, rows, cols, CHUNK, BLOCK, ACROSS, IS_WHOLE)
+    BUSY: tl.constexpr = IS_GATED and CHUNK < BLOCK
+    grad = load_rows(grad_codes, grad_scale, row, col, rows, cols, CHUNK, BLOCK, ACROSS, IS_WHOLE, BUSY)
+    x = load_rows(x_codes, x_scale, row, col, rows, cols, CHUNK, BLOCK, ACROSS, IS_WHOLE, BUSY)
     value, slope = activation_and_slope(x, ACTIVATION, True)
     if IS_GATED:
-        up = load_rows(up_codes, up_scale, row, col, rows, cols, CHUNK, BLOCK, ACROSS, IS_WHOLE)
+        up = load_rows(up_codes, up_scale, row, col, rows, cols, CHUNK, BLOCK, ACROSS, IS_WHOLE, BUSY)
         of_x = grad * up * slope
         of_up = grad * value
     else:

@@ -13,6 +13,7 @@ from planish_kernels.block_quantize.tile import (
     blocks_across,
     chunk_rows,
     chunk_warps,
+    code_values,
     is_whole,
     larger,
     largest_code,
@@ -42,7 +43,7 @@ def _load_rows(codes, scales, row, first_col, rows, cols, scale_columns, BLOCK: 
     scale = tl.load(scales + scale_row + col // BLOCK, mask=col < cols, other=0.0)
     inside = (row[:, None] < rows) & (col[None, :] < cols)
     place = row[:, None].to(tl.int64) * cols + col[None, :]
-    return tl.load(codes + place, mask=inside, other=0.0).to(tl.float32) * scale[None, :], inside
+    return code_values(tl.load(codes + place, mask=inside, other=0.0), True) * scale[None, :], inside
 
 
 @triton.jit

@@ -13,7 +13,7 @@ import torch
 import triton
 import triton.language as tl
 
-from planish_kernels.philox.triton import tile_noise
+from planish_kernels.philox.triton import IS_COMPILED, tile_noise
 
 TILE_COLUMNS = 128
 """Least columns of a tile."""
@@ -21,6 +21,28 @@ TILE_COLUMNS = 128
 
 CAST_ROUNDS = tl.constexpr(os.environ.get("TRITON_INTERPRET") != "1")
 """Whether a cast to float8 rounds to nearest, ties to even, as GPUs do it; Triton's interpreter cuts small numbers."""
+
+
+_CONVERTED_BYTE = "bfe.s32 word, $4, {bit}, 8; cvt.rn.f32.s32 ${place}, word; "
+# As the last byte of 2^23, a code and 128 (its first bit the other way) are a float32.
+_PLACED_BYTE = (
+    "xor.b32 word, $4, 0x80808080; prmt.b32 word, word, 0x4B000000, 0x754{place}; mov.b32 number, word; "
+    "sub.f32 ${place}, number, 0f4B000080; "
+)
+
+
+def _byte_values(converted: int) -> tl.constexpr:
+    """PTX for the float32 values of the four int8 of a word: some converted, the others placed.
+
+    A conversion is one instruction, of which a GPU does an eighth as many a clock as of the two that place a byte.
+    """
+    forms = [_CONVERTED_BYTE] * converted + [_PLACED_BYTE] * (4 - converted)
+    steps = "".join(form.format(bit=8 * place, place=place) for place, form in enumerate(forms))
+    return tl.constexpr("{ .reg .b32 word; .reg .f32 number; " + steps + "}")
+
+
+_FOUR_BYTES = _byte_values(4)
+_FOUR_BYTES_FEW_CONVERTED = _byte_values(2)
 
 
 def blocks_across(block: int) -> int:
@@ -103,6 +125,21 @@ def round_codes(ratio, noise, IS_INT8: tl.constexpr, STOCHASTIC: tl.constexpr):
 
 
 @triton.jit
+def code_values(code, FEW_CONVERTED: tl.constexpr = False):
+    """The numbers that int8 or float8 codes stand for, float32.
+
+    Triton takes words of int8 apart to convert each; a GPU converts any byte of a word. ``FEW_CONVERTED``: for kernels
+    with many other uses for the converter, which also does exponentials and reciprocals.
+    """
+    if code.dtype == tl.int8 and IS_COMPILED:
+        words: tl.constexpr = _FOUR_BYTES_FEW_CONVERTED if FEW_CONVERTED else _FOUR_BYTES
+        values = tl.inline_asm_elementwise(words, "=f,=f,=f,=f,r", [code], tl.float32, True, 4)
+    else:
+        values = code.to(tl.float32)
+    return values
+
+
+@triton.jit
 def spread(scale, ROWS: tl.constexpr, BLOCK: tl.constexpr, ACROSS: tl.constexpr):
     """Scales [ACROSS] of blocks side by side, for each entry of ``ROWS`` rows of them; one is left to be broadcast.
 
@@ -162,6 +199,7 @@ def load_scales(
 def load_rows(
     codes, scale, first_row, first_col, rows, cols,
     ROWS: tl.constexpr, BLOCK: tl.constexpr, ACROSS: tl.constexpr, IS_WHOLE: tl.constexpr,
+    FEW_CONVERTED: tl.constexpr = False,
 ):  # fmt: skip
     """The values of some rows of a tile of contiguous codes ``[rows, cols]``, float32; zero outside the matrix."""
     place, inside = tile_places(first_row, first_col, rows, cols, ROWS, BLOCK * ACROSS)
@@ -169,17 +207,17 @@ def load_rows(
         code = tl.load(codes + place)
     else:
         code = tl.load(codes + place, mask=inside, other=0.0)
-    return code.to(tl.float32) * spread(scale, ROWS, BLOCK, ACROSS)
+    return code_values(code, FEW_CONVERTED) * spread(scale, ROWS, BLOCK, ACROSS)
 
 
 @triton.jit
 def load_tile(
     codes, scales, first_row, first_col, rows, cols, scale_columns,
-    BLOCK: tl.constexpr, ACROSS: tl.constexpr, IS_WHOLE: tl.constexpr,
+    BLOCK: tl.constexpr, ACROSS: tl.constexpr, IS_WHOLE: tl.constexpr, FEW_CONVERTED: tl.constexpr = False,
 ):  # fmt: skip
     """The values of a tile of contiguous codes ``[rows, cols]``, float32; zero outside the matrix."""
     scale = load_scales(scales, first_row, first_col, scale_columns, BLOCK, ACROSS, IS_WHOLE)
-    return load_rows(codes, scale, first_row, first_col, rows, cols, BLOCK, BLOCK, ACROSS, IS_WHOLE)
+    return load_rows(codes, scale, first_row, first_col, rows, cols, BLOCK, BLOCK, ACROSS, IS_WHOLE, FEW_CONVERTED)
 
 
 @triton.jit
