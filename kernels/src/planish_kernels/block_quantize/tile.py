@@ -88,15 +88,21 @@ def block_scale(largest_magnitude, LARGEST: tl.constexpr):
 
 
 @triton.jit
-def exact_ratio(values, scale, inverse):
-    """The float32 quotient ``values / scale``, rounded once; zero where the scale is NaN.
+def _ratio(values, scale, inverse):
+    """The float32 quotient ``values / scale``, rounded once.
 
     ``inverse`` is ``1 / scale``, rounded. The product with it is off by less than two units in the last place; the
     remainder is exact, for a scale has 17 bits; and no quotient by 17 bits lies nearer to the middle of two floats
     than the correction is wrong. Three instructions, where a division that is right for any divisor takes ten.
     """
     near = values * inverse
-    return tl.where(scale == scale, tl.fma(tl.fma(-near, scale, values), inverse, near), 0.0)
+    return tl.fma(tl.fma(-near, scale, values), inverse, near)
+
+
+@triton.jit
+def exact_ratio(values, scale, inverse):
+    """``_ratio``, but zero where the scale is NaN."""
+    return tl.where(scale == scale, _ratio(values, scale, inverse), 0.0)
 
 
 @triton.jit
@@ -268,11 +274,27 @@ def round_rows(
 ):  # fmt: skip
     """Codes of some rows of a float32 tile whose scales are known; ``draw`` is what ``load_draw`` gave."""
     inverse = tl.div_rn(1.0, scale)
-    ratio = exact_ratio(values, spread(scale, ROWS, BLOCK, ACROSS), spread(inverse, ROWS, BLOCK, ACROSS))
+    wide, wide_inverse = spread(scale, ROWS, BLOCK, ACROSS), spread(inverse, ROWS, BLOCK, ACROSS)
+    if IS_COMPILED:
+        ratio = _ratio(values, wide, wide_inverse)
+    else:
+        ratio = exact_ratio(values, wide, wide_inverse)
     noise = ratio
     if STOCHASTIC:
         noise = tile_noise(draw[0], draw[1], first_row, first_col, rows, ROWS, BLOCK * ACROSS)
-    return round_codes(ratio, noise, IS_INT8, STOCHASTIC)
+    rounded = round_codes(ratio, noise, IS_INT8, STOCHASTIC)
+    if IS_COMPILED:
+        rounded = _cleared(rounded, scale, ROWS, BLOCK, ACROSS)
+    return rounded
+
+
+@triton.jit
+def _cleared(rounded, scale, ROWS: tl.constexpr, BLOCK: tl.constexpr, ACROSS: tl.constexpr):
+    """Codes, but zero in blocks whose scale is NaN: four at a time, which a choice between numbers would not be."""
+    keep = spread(tl.where(scale == scale, -1, 0).to(tl.int8), ROWS, BLOCK, ACROSS)
+    codes = rounded.to(tl.int8, bitcast=True)
+    codes = tl.inline_asm_elementwise("and.b32 $0, $1, $2;", "=r,r,r", [codes, keep], tl.int8, True, 4)
+    return codes.to(rounded.dtype, bitcast=True)
 
 
 @triton.jit
