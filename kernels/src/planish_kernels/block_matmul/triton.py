@@ -161,7 +161,7 @@ def _matmul_kernel(
         )
         noise = ratio
         if STOCHASTIC:
-            noise = tile_noise(tl.load(seed), tl.load(offset), first_row, first_col, m, BLOCK_M, BLOCK_N)
+            noise = tile_noise(tl.load(seed), tl.load(offset), first_row, first_col, m, BLOCK_M, BLOCK_N, not IS_INT8)
         rounded = round_codes(ratio, noise, IS_INT8, STOCHASTIC)
         tl.store(place, rounded, mask=inside)
         block_row = tile_m * (BLOCK_M // BLOCK) + tl.arange(0, BLOCK_M // BLOCK)

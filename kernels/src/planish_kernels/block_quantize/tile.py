@@ -107,7 +107,10 @@ def exact_ratio(values, scale, inverse):
 
 @triton.jit
 def round_codes(ratio, noise, IS_INT8: tl.constexpr, STOCHASTIC: tl.constexpr):
-    """int8 or float8 e4m3 codes of ratios that do not exceed the largest code by more than their last bit."""
+    """int8 or float8 e4m3 codes of ratios that do not exceed the largest code by more than their last bit.
+
+    ``noise`` is that of ``tile_noise``, for float8 an eighth of it.
+    """
     # One return: Triton compiles what follows a return inside of a branch too, and compares the types.
     if IS_INT8:
         moved = ratio
@@ -118,14 +121,13 @@ def round_codes(ratio, noise, IS_INT8: tl.constexpr, STOCHASTIC: tl.constexpr):
     else:
         nearest = ratio
         if STOCHASTIC or not CAST_ROUNDS:
+            # The power of two below the ratio, eight times the distance of its neighbours: an eighth of it as a factor
+            # is exact, and one of a number that is known. 1.5 * 2^23 distances on there is no fraction of one left.
             power = tl.maximum(tl.abs(ratio), 0.015625).to(tl.int32, bitcast=True) & 0x7F800000
-            # The power of two below the ratio, over eight: the distance of its neighbours. Products with it are exact,
-            # and a GPU multiplies floats at twice the rate at which it adds integers.
-            step = power.to(tl.float32, bitcast=True) * 0.125
+            power = power.to(tl.float32, bitcast=True)
             if STOCHASTIC:
-                nearest = tl.fma(noise, step, ratio)
-            # Beyond 1.5 * 2^23 steps there is no fraction of a step left.
-            nearest = tl.fma(step, -12582912.0, tl.fma(step, 12582912.0, nearest))
+                nearest = tl.fma(noise, power, ratio)
+            nearest = tl.fma(power, -1572864.0, tl.fma(power, 1572864.0, nearest))
         codes = nearest.to(tl.float8e4nv)
     return codes
 
@@ -281,7 +283,7 @@ def round_rows(
         ratio = exact_ratio(values, wide, wide_inverse)
     noise = ratio
     if STOCHASTIC:
-        noise = tile_noise(draw[0], draw[1], first_row, first_col, rows, ROWS, BLOCK * ACROSS)
+        noise = tile_noise(draw[0], draw[1], first_row, first_col, rows, ROWS, BLOCK * ACROSS, not IS_INT8)
     rounded = round_codes(ratio, noise, IS_INT8, STOCHASTIC)
     if IS_COMPILED:
         rounded = _cleared(rounded, scale, ROWS, BLOCK, ACROSS)

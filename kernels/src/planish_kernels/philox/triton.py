@@ -64,18 +64,29 @@ def tile_uniforms(seed, offset, first_row, first_col, rows, BLOCK_M: tl.constexp
 
 
 @triton.jit
-def _noises(w0, w1, w2, w3, SHIFT: tl.constexpr):
-    """Noises ``[..., 2, 2]`` of the same half of four words: 128 + the half / 2^16, less 128.5."""
+def _noises(w0, w1, w2, w3, SHIFT: tl.constexpr, EIGHTHS: tl.constexpr):
+    """Noises ``[..., 2, 2]`` of the same half of four words: 128 + the half / 2^16, less 128.5; or an eighth of it."""
     word = tl.join(tl.join(w0, w2), tl.join(w1, w3))
     half = word >> 16 if SHIFT else word & 0xFFFF
-    return (half | 0x43000001).to(tl.float32, bitcast=True) - 128.5
+    if EIGHTHS:
+        noise = (half | 0x41800001).to(tl.float32, bitcast=True) - 16.0625
+    else:
+        noise = (half | 0x43000001).to(tl.float32, bitcast=True) - 128.5
+    return noise
 
 
 @triton.jit
-def tile_noise(seed, offset, first_row, first_col, rows, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
-    """``words.rounding_noise`` for a tile ``[BLOCK_M, BLOCK_N]``; ``first_col`` is a multiple of eight."""
+def tile_noise(
+    seed, offset, first_row, first_col, rows,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, EIGHTHS: tl.constexpr = False,
+):  # fmt: skip
+    """``words.rounding_noise`` for a tile ``[BLOCK_M, BLOCK_N]``; ``first_col`` is a multiple of eight.
+
+    ``EIGHTHS``: an eighth of it.
+    """
     row = first_row.to(tl.int64) + tl.arange(0, BLOCK_M)[:, None]
     call = first_col.to(tl.int64) // 8 + tl.arange(0, BLOCK_N // 8)[None, :]
     w0, w1, w2, w3 = philox_words(seed, offset, call * rows + row, 7)
     # A join appends an axis: the bits of the column's number, high to low.
-    return tl.reshape(tl.join(_noises(w0, w1, w2, w3, False), _noises(w0, w1, w2, w3, True)), (BLOCK_M, BLOCK_N))
+    low, high = _noises(w0, w1, w2, w3, False, EIGHTHS), _noises(w0, w1, w2, w3, True, EIGHTHS)
+    return tl.reshape(tl.join(low, high), (BLOCK_M, BLOCK_N))
