@@ -77,18 +77,27 @@ def _statistics_kernel(
 
 
 @triton.jit
-def _weights(weight, col, cols, HAS_WEIGHT: tl.constexpr):
+def _values(source, place, end, IS_WHOLE: tl.constexpr):
+    """float32 entries of a vector; zero beyond its end."""
+    if IS_WHOLE:
+        values = tl.load(source + place)
+    else:
+        values = tl.load(source + place, mask=place < end, other=0.0)
+    return values.to(tl.float32)
+
+
+@triton.jit
+def _weights(weight, col, cols, HAS_WEIGHT: tl.constexpr, IS_WHOLE: tl.constexpr):
     if HAS_WEIGHT:
-        weights = tl.load(weight + col, mask=col < cols, other=0.0).to(tl.float32)
+        weights = _values(weight, col, cols, IS_WHOLE)
     else:
         weights = tl.where(col < cols, 1.0, 0.0)
     return weights
 
 
 @triton.jit
-def _row_values(statistics, row, rows):
-    mean = tl.load(statistics + row, mask=row < rows, other=0.0)
-    return mean, tl.load(statistics + rows + row, mask=row < rows, other=0.0)
+def _row_values(statistics, row, rows, IS_WHOLE: tl.constexpr):
+    return _values(statistics, row, rows, IS_WHOLE), _values(statistics + rows, row, rows, IS_WHOLE)
 
 
 @triton.jit
@@ -113,12 +122,14 @@ def _forward_kernel(
 ):
     first_row = tl.program_id(1) * BLOCK
     first_col = tl.program_id(0) * (BLOCK * ACROSS)
-    x = load_tile(x_codes, x_scales, first_row, first_col, rows, cols, scale_columns, BLOCK, ACROSS, IS_WHOLE)
+    # Codes that wait for the converter hold registers, of which a wide tile with a bias has few.
+    FEW: tl.constexpr = HAS_BIAS and BLOCK > 32
+    x = load_tile(x_codes, x_scales, first_row, first_col, rows, cols, scale_columns, BLOCK, ACROSS, IS_WHOLE, FEW)
     col = first_col + tl.arange(0, BLOCK * ACROSS)
-    mean, rstd = _row_values(statistics, first_row + tl.arange(0, BLOCK), rows)
-    out = (x - mean[:, None]) * rstd[:, None] * _weights(weight, col, cols, HAS_WEIGHT)[None, :]
+    mean, rstd = _row_values(statistics, first_row + tl.arange(0, BLOCK), rows, IS_WHOLE)
+    out = (x - mean[:, None]) * rstd[:, None] * _weights(weight, col, cols, HAS_WEIGHT, IS_WHOLE)[None, :]
     if HAS_BIAS:
-        out += tl.load(bias + col, mask=col < cols, other=0.0).to(tl.float32)[None, :]
+        out += _values(bias, col, cols, IS_WHOLE)[None, :]
     store_tile(
         out,
         codes,
@@ -156,13 +167,13 @@ def _backward_rows_kernel(
 ):
     """``means`` [2, rows]: the means over a row of ``weight * grad`` and of ``weight * grad * normalised x``."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    mean, rstd = _row_values(statistics, row, rows)
+    mean, rstd = _row_values(statistics, row, rows, False)
     level = tl.zeros((ROWS,), dtype=tl.float32)
     along = tl.zeros((ROWS,), dtype=tl.float32)
     for first_col in range(0, cols, COLUMNS):
         grad, inside = _load_rows(grad_codes, grad_scales, row, first_col, rows, cols, scale_columns, BLOCK, COLUMNS)
         x, _ = _load_rows(x_codes, x_scales, row, first_col, rows, cols, scale_columns, BLOCK, COLUMNS)
-        inner = grad * _weights(weight, first_col + tl.arange(0, COLUMNS), cols, HAS_WEIGHT)[None, :]
+        inner = grad * _weights(weight, first_col + tl.arange(0, COLUMNS), cols, HAS_WEIGHT, False)[None, :]
         normal = (x - mean[:, None]) * rstd[:, None]
         if not IS_RMS:
             level += tl.sum(inner, 1)
@@ -193,8 +204,8 @@ def _gradients(
     row = first_row + tl.arange(0, CHUNK)
     grad = load_rows(grad_codes, grad_scale, first_row, first_col, rows, cols, CHUNK, BLOCK, ACROSS, IS_WHOLE)
     x = load_rows(x_codes, x_scale, first_row, first_col, rows, cols, CHUNK, BLOCK, ACROSS, IS_WHOLE)
-    mean, rstd = _row_values(statistics, row, rows)
-    level, along = _row_values(means, row, rows)
+    mean, rstd = _row_values(statistics, row, rows, IS_WHOLE)
+    level, along = _row_values(means, row, rows, IS_WHOLE)
     normal = (x - mean[:, None]) * rstd[:, None]
     inner = grad * weights[None, :]
     return grad, normal, rstd[:, None] * (inner - level[:, None] - normal * along[:, None])
@@ -236,7 +247,7 @@ def _backward_kernel(
     first_row = tl.program_id(1) * BLOCK
     first_col = tl.program_id(0) * (BLOCK * ACROSS)
     col = first_col + tl.arange(0, BLOCK * ACROSS)
-    weights = _weights(weight, col, cols, HAS_WEIGHT)
+    weights = _weights(weight, col, cols, HAS_WEIGHT, IS_WHOLE)
     grad_scale = load_scales(grad_scales, first_row, first_col, scale_columns, BLOCK, ACROSS, IS_WHOLE)
     x_scale = load_scales(x_scales, first_row, first_col, scale_columns, BLOCK, ACROSS, IS_WHOLE)
     most = tl.zeros((CHUNK, BLOCK * ACROSS), tl.float32)
@@ -334,6 +345,7 @@ def block_norm_triton(
             LARGEST=largest_code(x_codes.dtype),
             IS_INT8=x_codes.dtype is torch.int8,
             num_warps=num_warps,
+            maxnreg=64,  # two programs of 16 warps fit a processor
         )
     return codes, scales
 
