@@ -96,7 +96,8 @@ def _ratio(values, scale, inverse):
     than the correction is wrong. Three instructions, where a division that is right for any divisor takes ten.
     """
     near = values * inverse
-    return tl.fma(tl.fma(-near, scale, values), inverse, near)
+    # The scale is negated, not the product: that would be computed a second time.
+    return tl.fma(tl.fma(near, -scale, values), inverse, near)
 
 
 @triton.jit
