@@ -248,16 +248,26 @@ def larger(a, b):
 
 
 @triton.jit
+def _most(magnitude, AXIS: tl.constexpr):
+    """The largest of magnitudes along an axis; NaN if one is, so that its block shows it."""
+    if IS_COMPILED:
+        most = tl.reduce(magnitude, AXIS, larger)
+    else:
+        # The interpreter takes long for functions that it does not know. As integers magnitudes are in the same order,
+        # and NaN is the largest of all.
+        most = tl.max(magnitude.to(tl.int32, bitcast=True) & 0x7FFFFFFF, AXIS).to(tl.float32, bitcast=True)
+    return most
+
+
+@triton.jit
 def tile_scale(magnitude, ROWS: tl.constexpr, BLOCK: tl.constexpr, ACROSS: tl.constexpr, LARGEST: tl.constexpr):
     """The scales ``[ACROSS]`` of a tile, or one scalar, from magnitudes ``[ROWS, BLOCK * ACROSS]``."""
-    # As integers magnitudes are in the same order, and NaN is the largest of all: its block shows it.
-    magnitude = magnitude.to(tl.int32, bitcast=True) & 0x7FFFFFFF
     # Columns first: a thread holds many of a row.
     if ACROSS > 1:
-        most = tl.max(tl.max(tl.reshape(magnitude, (ROWS, ACROSS, BLOCK)), 2), 0)
+        most = _most(_most(tl.reshape(magnitude, (ROWS, ACROSS, BLOCK)), 2), 0)
     else:
-        most = tl.max(tl.max(magnitude, 1), 0)
-    return block_scale(most.to(tl.float32, bitcast=True), LARGEST)
+        most = _most(_most(magnitude, 1), 0)
+    return block_scale(most, LARGEST)
 
 
 @triton.jit
