@@ -39,7 +39,7 @@ def kernels(code: str, block: int) -> dict[str, tuple[Any, dict[str, Any], int]]
     """Kernel, constants and warps by name."""
     form = {"LARGEST": 127.0 if code == "int8" else 448.0, "IS_INT8": code == "int8"}
     tile = {"BLOCK": block, "ACROSS": max(1, 128 // block)}
-    rows = {"BLOCK": block, "ROWS": norm.ROWS, "COLUMNS": norm.COLUMNS}
+    rows = {"BLOCK": block, "ROWS": norm.ROWS, "COLUMNS": norm.COLUMNS, "IS_WHOLE": code == "int8"}
     products = {"BLOCK": block, "BLOCK_M": 128, "BLOCK_N": 128, "GROUP_M": 8, "HAS_BIAS": True, **form}
     # Matrices that tiles divide, and others.
     whole = {**tile, "IS_WHOLE": code == "int8", **form}
@@ -54,9 +54,9 @@ def kernels(code: str, block: int) -> dict[str, tuple[Any, dict[str, Any], int]]
             {**drawn, "CHUNK": block, "ACTIVATION": "gelu", "IS_GATED": False},
             warps,
         ),
-        "statistics": (norm._statistics_kernel, {**rows, "IS_RMS": False}, 4),
+        "statistics": (norm.statistics_kernel, {**rows, "IS_RMS": False}, 4),
         "norm": (norm._forward_kernel, {**whole, "HAS_WEIGHT": True, "HAS_BIAS": False}, warps),
-        "norm backward rows": (norm._backward_rows_kernel, {**rows, "IS_RMS": False, "HAS_WEIGHT": False}, 4),
+        "norm backward rows": (norm.backward_rows_kernel, {**rows, "IS_RMS": False, "HAS_WEIGHT": False}, 4),
         "norm backward": (norm._backward_kernel, {**twice, "HAS_WEIGHT": True, "HAS_BIAS": True}, few),
         "add": (add._add_kernel, {**drawn, "IS_RMS": True}, warps),
         "add combine": (add._combine_kernel, {"IS_RMS": False, "WIDTH": 128, "ROWS": 32, "TILES": 32}, 4),

@@ -9,11 +9,19 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from planish_kernels.block_norm.rows import (
+    COLUMNS,
+    ROWS,
+    backward_rows_kernel,
+    row_values,
+    statistics_kernel,
+    vector_values,
+    weights_of,
+)
 from planish_kernels.block_quantize.tile import (
     blocks_across,
     chunk_rows,
     chunk_warps,
-    code_values,
     is_whole,
     larger,
     largest_code,
@@ -29,75 +37,6 @@ from planish_kernels.block_quantize.tile import (
     tile_scale,
     tile_warps,
 )
-
-ROWS = 8
-"""Rows of a program that sums over rows: few, so that a short batch fills a GPU; they lie in one row of blocks."""
-COLUMNS = 512
-
-
-@triton.jit
-def _load_rows(codes, scales, row, first_col, rows, cols, scale_columns, BLOCK: tl.constexpr, COLUMNS: tl.constexpr):
-    """Values ``[ROWS, COLUMNS]`` of rows that share a row of blocks, float32, and which of them exist."""
-    col = first_col + tl.arange(0, COLUMNS)
-    scale_row = (tl.min(row, 0) // BLOCK).to(tl.int64) * scale_columns
-    scale = tl.load(scales + scale_row + col // BLOCK, mask=col < cols, other=0.0)
-    inside = (row[:, None] < rows) & (col[None, :] < cols)
-    place = row[:, None].to(tl.int64) * cols + col[None, :]
-    return code_values(tl.load(codes + place, mask=inside, other=0.0), True) * scale[None, :], inside
-
-
-@triton.jit
-def _statistics_kernel(
-    codes,
-    scales,
-    statistics,
-    rows,
-    cols,
-    scale_columns,
-    eps,
-    IS_RMS: tl.constexpr,
-    BLOCK: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    mean = tl.zeros((ROWS,), dtype=tl.float32)
-    if not IS_RMS:
-        for first_col in range(0, cols, COLUMNS):
-            x, _ = _load_rows(codes, scales, row, first_col, rows, cols, scale_columns, BLOCK, COLUMNS)
-            mean += tl.sum(x, 1)
-        mean = mean / cols
-    squares = tl.zeros((ROWS,), dtype=tl.float32)
-    for first_col in range(0, cols, COLUMNS):
-        x, inside = _load_rows(codes, scales, row, first_col, rows, cols, scale_columns, BLOCK, COLUMNS)
-        away = tl.where(inside, x - mean[:, None], 0.0)
-        squares += tl.sum(away * away, 1)
-    tl.store(statistics + row, mean, mask=row < rows)
-    tl.store(statistics + rows + row, 1.0 / tl.sqrt_rn(squares / cols + eps), mask=row < rows)
-
-
-@triton.jit
-def _values(source, place, end, IS_WHOLE: tl.constexpr):
-    """float32 entries of a vector; zero beyond its end."""
-    if IS_WHOLE:
-        values = tl.load(source + place)
-    else:
-        values = tl.load(source + place, mask=place < end, other=0.0)
-    return values.to(tl.float32)
-
-
-@triton.jit
-def _weights(weight, col, cols, HAS_WEIGHT: tl.constexpr, IS_WHOLE: tl.constexpr):
-    if HAS_WEIGHT:
-        weights = _values(weight, col, cols, IS_WHOLE)
-    else:
-        weights = tl.where(col < cols, 1.0, 0.0)
-    return weights
-
-
-@triton.jit
-def _row_values(statistics, row, rows, IS_WHOLE: tl.constexpr):
-    return _values(statistics, row, rows, IS_WHOLE), _values(statistics + rows, row, rows, IS_WHOLE)
 
 
 @triton.jit
@@ -126,10 +65,10 @@ def _forward_kernel(
     FEW: tl.constexpr = HAS_BIAS and BLOCK > 32
     x = load_tile(x_codes, x_scales, first_row, first_col, rows, cols, scale_columns, BLOCK, ACROSS, IS_WHOLE, FEW)
     col = first_col + tl.arange(0, BLOCK * ACROSS)
-    mean, rstd = _row_values(statistics, first_row + tl.arange(0, BLOCK), rows, IS_WHOLE)
-    out = (x - mean[:, None]) * rstd[:, None] * _weights(weight, col, cols, HAS_WEIGHT, IS_WHOLE)[None, :]
+    mean, rstd = row_values(statistics, first_row + tl.arange(0, BLOCK), rows, IS_WHOLE)
+    out = (x - mean[:, None]) * rstd[:, None] * weights_of(weight, col, cols, HAS_WEIGHT, IS_WHOLE)[None, :]
     if HAS_BIAS:
-        out += _values(bias, col, cols, IS_WHOLE)[None, :]
+        out += vector_values(bias, col, cols, IS_WHOLE)[None, :]
     store_tile(
         out,
         codes,
@@ -145,41 +84,6 @@ def _forward_kernel(
         LARGEST,
         IS_INT8,
     )
-
-
-@triton.jit
-def _backward_rows_kernel(
-    grad_codes,
-    grad_scales,
-    x_codes,
-    x_scales,
-    statistics,
-    weight,
-    means,
-    rows,
-    cols,
-    scale_columns,
-    IS_RMS: tl.constexpr,
-    HAS_WEIGHT: tl.constexpr,
-    BLOCK: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):
-    """``means`` [2, rows]: the means over a row of ``weight * grad`` and of ``weight * grad * normalised x``."""
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    mean, rstd = _row_values(statistics, row, rows, False)
-    level = tl.zeros((ROWS,), dtype=tl.float32)
-    along = tl.zeros((ROWS,), dtype=tl.float32)
-    for first_col in range(0, cols, COLUMNS):
-        grad, inside = _load_rows(grad_codes, grad_scales, row, first_col, rows, cols, scale_columns, BLOCK, COLUMNS)
-        x, _ = _load_rows(x_codes, x_scales, row, first_col, rows, cols, scale_columns, BLOCK, COLUMNS)
-        inner = grad * _weights(weight, first_col + tl.arange(0, COLUMNS), cols, HAS_WEIGHT, False)[None, :]
-        normal = (x - mean[:, None]) * rstd[:, None]
-        if not IS_RMS:
-            level += tl.sum(inner, 1)
-        along += tl.sum(tl.where(inside, inner * normal, 0.0), 1)
-    tl.store(means + row, level / cols, mask=row < rows)
-    tl.store(means + rows + row, along / cols, mask=row < rows)
 
 
 @triton.jit
@@ -204,8 +108,8 @@ def _gradients(
     row = first_row + tl.arange(0, CHUNK)
     grad = load_rows(grad_codes, grad_scale, first_row, first_col, rows, cols, CHUNK, BLOCK, ACROSS, IS_WHOLE)
     x = load_rows(x_codes, x_scale, first_row, first_col, rows, cols, CHUNK, BLOCK, ACROSS, IS_WHOLE)
-    mean, rstd = _row_values(statistics, row, rows, IS_WHOLE)
-    level, along = _row_values(means, row, rows, IS_WHOLE)
+    mean, rstd = row_values(statistics, row, rows, IS_WHOLE)
+    level, along = row_values(means, row, rows, IS_WHOLE)
     normal = (x - mean[:, None]) * rstd[:, None]
     inner = grad * weights[None, :]
     return grad, normal, rstd[:, None] * (inner - level[:, None] - normal * along[:, None])
@@ -247,7 +151,7 @@ def _backward_kernel(
     first_row = tl.program_id(1) * BLOCK
     first_col = tl.program_id(0) * (BLOCK * ACROSS)
     col = first_col + tl.arange(0, BLOCK * ACROSS)
-    weights = _weights(weight, col, cols, HAS_WEIGHT, IS_WHOLE)
+    weights = weights_of(weight, col, cols, HAS_WEIGHT, IS_WHOLE)
     grad_scale = load_scales(grad_scales, first_row, first_col, scale_columns, BLOCK, ACROSS, IS_WHOLE)
     x_scale = load_scales(x_scales, first_row, first_col, scale_columns, BLOCK, ACROSS, IS_WHOLE)
     most = tl.zeros((CHUNK, BLOCK * ACROSS), tl.float32)
@@ -289,7 +193,7 @@ def row_statistics_triton(
     if codes.numel() == 0:
         return statistics
     with torch.cuda.device_of(codes):
-        _statistics_kernel[(triton.cdiv(rows, ROWS),)](
+        statistics_kernel[(triton.cdiv(rows, ROWS),)](
             codes,
             scales,
             statistics,
@@ -301,6 +205,7 @@ def row_statistics_triton(
             BLOCK=block,
             ROWS=ROWS,
             COLUMNS=COLUMNS,
+            IS_WHOLE=rows % ROWS == 0 and cols % COLUMNS == 0,
             num_warps=num_warps,
         )
     return statistics
@@ -387,7 +292,7 @@ def block_norm_backward_triton(
     chunk = chunk_rows(block) if chunk is None else chunk
     num_warps = chunk_warps(block, chunk) if num_warps is None else num_warps
     with torch.cuda.device_of(x_codes):
-        _backward_rows_kernel[(triton.cdiv(rows, ROWS),)](
+        backward_rows_kernel[(triton.cdiv(rows, ROWS),)](
             grad_codes,
             grad_scales,
             x_codes,
@@ -403,6 +308,7 @@ def block_norm_backward_triton(
             BLOCK=block,
             ROWS=ROWS,
             COLUMNS=COLUMNS,
+            IS_WHOLE=rows % ROWS == 0 and cols % COLUMNS == 0,
             num_warps=4,
         )
         _backward_kernel[(triton.cdiv(cols, block * across), triton.cdiv(rows, block))](
