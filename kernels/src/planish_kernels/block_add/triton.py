@@ -19,6 +19,7 @@ from planish_kernels.block_quantize.tile import (
     store_quantized,
     tile_places,
     tile_warps,
+    wide,
 )
 from planish_kernels.philox.triton import IS_COMPILED
 
@@ -80,7 +81,7 @@ def _add_kernel(
         before = tl.load(source)
     else:
         before = tl.load(source, mask=inside, other=0.0)
-    summed, kept = _as_kept(before.to(tl.float32) + branch, total.dtype.element_ty)
+    summed, kept = _as_kept(wide(before) + branch, total.dtype.element_ty)
     if IS_WHOLE:
         tl.store(total + place, summed)
     else:

@@ -134,6 +134,18 @@ def round_codes(ratio, noise, IS_INT8: tl.constexpr, STOCHASTIC: tl.constexpr):
 
 
 @triton.jit
+def wide(values):
+    """Values of a dense tile as float32."""
+    if values.dtype == tl.bfloat16 and IS_COMPILED:
+        # One instruction each; Triton takes the pair apart first.
+        pair: tl.constexpr = "shl.b32 $0, $2, 16; and.b32 $1, $2, 0xFFFF0000;"
+        floats = tl.inline_asm_elementwise(pair, "=r,=r,r", [values], tl.float32, True, 2)
+    else:
+        floats = values.to(tl.float32)
+    return floats
+
+
+@triton.jit
 def code_values(code, FEW_CONVERTED: tl.constexpr = False):
     """The numbers that int8 or float8 codes stand for, float32.
 

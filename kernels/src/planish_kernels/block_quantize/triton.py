@@ -22,6 +22,7 @@ from planish_kernels.block_quantize.tile import (
     store_rows,
     store_scales,
     tile_scale,
+    wide,
 )
 
 
@@ -45,7 +46,7 @@ def _load_dense(
         values = tl.load(place)
     else:
         values = tl.load(place, mask=(row < rows) & (col < cols), other=0.0)
-    return values.to(tl.float32)
+    return wide(values)
 
 
 @triton.jit
