@@ -257,6 +257,8 @@ def block_activation_backward_triton(
         # for GELU on [8192, 16384] on an H200 in place of 248.
         chunk, num_warps, maxnreg = block, num_warps or 16, maxnreg or 64
     chunk = chunk_rows(block) if chunk is None else chunk
+    if maxnreg is None and chunk < block and grad_codes.dtype is torch.float8_e4m3fn and activation == "silu":
+        maxnreg = 64  # eight programs to a processor, where 72 would do for seven; none of them spills
     num_warps = chunk_warps(block, chunk) if num_warps is None else num_warps
     with torch.cuda.device_of(x_codes):
         _backward_kernel[(triton.cdiv(cols, block * across), triton.cdiv(rows, block))](
