@@ -250,7 +250,8 @@ def block_norm_triton(
             LARGEST=largest_code(x_codes.dtype),
             IS_INT8=x_codes.dtype is torch.int8,
             num_warps=num_warps,
-            maxnreg=64,  # two programs of 16 warps fit a processor
+            # Two programs of 16 warps fit a processor. Small blocks without a bias need less, and would take that much.
+            maxnreg=64 if bias is not None or block > 32 else None,
         )
     return codes, scales
 
