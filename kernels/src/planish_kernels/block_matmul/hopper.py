@@ -15,6 +15,8 @@ from planish_kernels.runtime.driver import TensorMap, byte_tensor_map
 from planish_kernels.runtime.nvrtc import CudaKernel, load_kernel
 
 STAGE = COLUMNS = 128
+PARTS = ("hopper_machine.cuh", "hopper_output.cuh", "hopper.cu")
+"""Of the source, in the order in which they are read."""
 _RATES = {128: {2: 0.9, 3: 1.0}, 64: {2: 0.97, 3: 1.0}, 32: {2: 0.92, 3: 1.0}}
 """By block, how fast tiles of so many warpgroups are beside each other where all processors have one, on an H200 at its
 limit of power: larger tiles move fewer bytes."""
@@ -87,8 +89,9 @@ def _along_inner(codes: Tensor) -> Tensor:
 
 
 def hopper_source() -> str:
-    """The text of ``hopper.cu``."""
-    return files("planish_kernels.block_matmul").joinpath("hopper.cu").read_text()
+    """The text of ``hopper.cu`` behind what it needs, as one unit: includes would be no part of what is cached."""
+    folder = files("planish_kernels.block_matmul")
+    return "".join(f'#line 1 "{part}"\n{folder.joinpath(part).read_text()}' for part in PARTS)
 
 
 def kernel_name(block: int, variant: Variant, is_int8: bool, out: str, stochastic: bool) -> str:

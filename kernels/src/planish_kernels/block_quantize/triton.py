@@ -51,8 +51,8 @@ def _load_dense(
 
 @triton.jit
 def _larger_in_pairs(most, values):
-    """The larger magnitudes of bfloat16, with signs that mean nothing; NaN if one is."""
-    pair: tl.constexpr = "max.NaN.xorsign.abs.bf16x2 $0, $1, $2;"
+    """The larger of magnitudes in bfloat16 and those of ``values``; NaN if one is."""
+    pair: tl.constexpr = "{ .reg .b32 magnitudes; abs.bf16x2 magnitudes, $2; max.NaN.bf16x2 $0, $1, magnitudes; }"
     return tl.inline_asm_elementwise(pair, "=r,r,r", [most, values], tl.bfloat16, True, 2)
 
 
@@ -91,7 +91,7 @@ def _quantize_kernel(
         row = first_row + chunk
         values = _load_dense(dense, row, first_col, rows, cols, stride_row, stride_col, CHUNK, BLOCK * ACROSS, IS_WHOLE)
         most = _larger_in_pairs(most, values) if IN_PAIRS else larger(most, tl.abs(wide(values)))
-    scale = tile_scale(tl.abs(wide(most)), CHUNK, BLOCK, ACROSS, LARGEST)
+    scale = tile_scale(wide(most), CHUNK, BLOCK, ACROSS, LARGEST)
     draw = load_draw(seed, offset, STOCHASTIC)
     for chunk in tl.range(0, BLOCK, CHUNK):
         row = first_row + chunk
