@@ -299,18 +299,11 @@ def round_rows(
 ):  # fmt: skip
     """Codes of some rows of a float32 tile whose scales are known; ``draw`` is what ``load_draw`` gave."""
     inverse = tl.div_rn(1.0, scale)
-    wide, wide_inverse = spread(scale, ROWS, BLOCK, ACROSS), spread(inverse, ROWS, BLOCK, ACROSS)
-    if IS_COMPILED:
-        ratio = _ratio(values, wide, wide_inverse)
-    else:
-        ratio = exact_ratio(values, wide, wide_inverse)
+    ratio = _ratio(values, spread(scale, ROWS, BLOCK, ACROSS), spread(inverse, ROWS, BLOCK, ACROSS))
     noise = ratio
     if STOCHASTIC:
         noise = tile_noise(draw[0], draw[1], first_row, first_col, rows, ROWS, BLOCK * ACROSS, not IS_INT8)
-    rounded = round_codes(ratio, noise, IS_INT8, STOCHASTIC)
-    if IS_COMPILED:
-        rounded = _cleared(rounded, scale, ROWS, BLOCK, ACROSS)
-    return rounded
+    return _cleared(round_codes(ratio, noise, IS_INT8, STOCHASTIC), scale, ROWS, BLOCK, ACROSS)
 
 
 @triton.jit
@@ -318,7 +311,10 @@ def _cleared(rounded, scale, ROWS: tl.constexpr, BLOCK: tl.constexpr, ACROSS: tl
     """Codes, but zero in blocks whose scale is NaN: four at a time, which a choice between numbers would not be."""
     keep = spread(tl.where(scale == scale, -1, 0).to(tl.int8), ROWS, BLOCK, ACROSS)
     codes = rounded.to(tl.int8, bitcast=True)
-    codes = tl.inline_asm_elementwise("and.b32 $0, $1, $2;", "=r,r,r", [codes, keep], tl.int8, True, 4)
+    if IS_COMPILED:
+        codes = tl.inline_asm_elementwise("and.b32 $0, $1, $2;", "=r,r,r", [codes, keep], tl.int8, True, 4)
+    else:
+        codes = codes & keep
     return codes.to(rounded.dtype, bitcast=True)
 
 
